@@ -1,0 +1,117 @@
+"""How is Apache Kafka run as a target? From Maven's jars, one node that is broker and controller (KRaft combined).
+
+`kafka_classpath()` gives the class path of the broker, the Java client and the console tools. The jars are resolved by
+`mvn dependency:copy-dependencies` into build/kafka/libs, once, and only when `fetch_kafka()` is called: by the first
+start of this target, by `make test-clients`, by the benchmark. Nothing else in the project needs them.
+
+The JVM flags are for a quick start and a small heap (serial collector, first compiler only). A benchmark hands in its
+own `jvm_flags`, since these cost throughput.
+
+The data directory is formatted by Kafka's own tool at the first start. Its cluster id is fixed and means nothing.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+
+from chaos.targets.base import NotAvailable, Policy, Process, TargetError, accepts_connections, free_port
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+POM = pathlib.Path(__file__).with_name("kafka-pom.xml")
+LIBS = ROOT / "build" / "kafka" / "libs"
+CLUSTER_ID = "refbrokerRefbrokerRefb"  # 22 characters of base64url: any 16 bytes
+QUICK_JVM_FLAGS = ("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto")
+LOG4J = """\
+appenders=out
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=[%d] %p %m (%c)%n
+rootLogger.level=INFO
+rootLogger.appenderRef.out.ref=out
+"""
+MAVEN_SECONDS_MAX = 600
+
+
+def java_program(name: str = "java") -> str:
+    """The path of `java` or `javac`. Raises NotAvailable."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which(name, path=os.path.join(home, "bin") if home else None) or shutil.which(name)
+    if not found:
+        raise NotAvailable("JDK missing")
+    return found
+
+
+def fetch_kafka() -> str:
+    """Resolve the jars unless that was done for this pom; returns the class path. Raises NotAvailable."""
+    java_program()
+    stamp = LIBS / "pom.xml"
+    if not stamp.exists() or stamp.read_bytes() != POM.read_bytes():
+        maven = shutil.which("mvn")
+        if not maven:
+            raise NotAvailable("Maven missing")
+        shutil.rmtree(LIBS, ignore_errors=True)
+        result = subprocess.run(
+            [maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={LIBS}", "-DincludeScope=runtime"],
+            capture_output=True, text=True, timeout=MAVEN_SECONDS_MAX)
+        if result.returncode:
+            raise NotAvailable(f"Maven could not resolve Apache Kafka: {(result.stdout + result.stderr).strip()[-300:]}")
+        shutil.copyfile(POM, stamp)
+    return kafka_classpath()
+
+
+def kafka_classpath() -> str:
+    return str(LIBS / "*")
+
+
+class Kafka(Process):
+    name = "kafka"
+
+    def __init__(self, directory: str, *, policy: Policy | None = None, properties: dict[str, str] | None = None,
+                 wrap: tuple[str, ...] = (), jvm_flags: tuple[str, ...] = QUICK_JVM_FLAGS):
+        super().__init__(directory, policy=policy, properties=properties, wrap=wrap)
+        self.jvm_flags = jvm_flags
+        self.controller_port = free_port()
+        self.properties_path = os.path.join(self.directory, "server.properties")
+
+    def java(self, main_class: str, *arguments: str) -> list[str]:
+        """A command line that runs a class of Kafka's with our flags and logging."""
+        log4j = os.path.join(self.directory, "log4j2.properties")
+        return [java_program(), *self.jvm_flags, f"-Dlog4j2.configurationFile={log4j}", "-cp", kafka_classpath(), main_class, *arguments]
+
+    def command(self) -> list[str]:
+        return self.java("kafka.Kafka", self.properties_path)
+
+    def prepare(self) -> None:
+        fetch_kafka()
+        pathlib.Path(self.directory, "log4j2.properties").write_text(LOG4J)
+        pathlib.Path(self.properties_path).write_text("".join(f"{key}={value}\n" for key, value in self.all_properties().items()))
+        if not os.path.exists(os.path.join(self.data_directory, "meta.properties")):
+            done = subprocess.run(self.java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", self.properties_path),
+                                  capture_output=True, text=True, timeout=120)
+            if done.returncode:
+                raise TargetError(f"formatting {self.data_directory} failed:\n{done.stdout}{done.stderr}")
+
+    def all_properties(self) -> dict[str, str]:
+        return {
+            "node.id": "1",
+            "process.roles": "broker,controller",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{self.controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "controller.listener.names": "CONTROLLER",
+            "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
+            "log.dirs": self.data_directory,
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "1",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "1",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            **self.properties,
+        }
+
+    def is_ready(self) -> bool:
+        return "Kafka Server started" in self.output() and accepts_connections(self.port)
