@@ -23,14 +23,12 @@ from typing import NamedTuple
 from refbroker.config_keys import BROKER_KEYS, INT_MAX, KEYS, LONG_MAX, TOPIC_KEYS, Key, Type, family_reason
 from refbroker.errors import ErrorCode, KafkaError
 
-__all__ = ["KEYS", "TOPIC_KEYS", "Config", "ConfigError", "Listener", "LogConfig", "parse_properties", "validate_topic_configs"]
-
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 
 # Variables that Kafka's image reads for itself; names as they are there, and what begins with the last ones.
 _IMAGE_VARIABLES = re.compile(
-    r"KAFKA_(HEAP_OPTS|OPTS|JMX_.*|JVM_PERFORMANCE_OPTS|GC_LOG_OPTS|VERSION|HOME|LOG4J_.*|TOOLS_LOG4J_.*|LOG_DIR_OPTS|DEBUG|MODE|USER)$"
+    "KAFKA_(HEAP_OPTS|OPTS|JMX_.*|JVM_PERFORMANCE_OPTS|GC_LOG_OPTS|VERSION|HOME|(TOOLS_)?LOG4J_.*|DEBUG|MODE|USER)$"
 )
 
 
@@ -89,7 +87,7 @@ class Config:
     key is None. `values` has the same by key; `sources` says for each key which of default, file, environment,
     override or dynamic it came from."""
 
-    def __init__(self, given: Mapping[str, object] = {}, sources: Mapping[str, str] = {}):  # noqa: B006 never changed
+    def __init__(self, given: Mapping[str, object] = {}, sources: Mapping[str, str] = {}):
         self.values: dict[str, object] = {key.name: key.default for key in KEYS} | dict(given)
         self.sources: dict[str, str] = {key.name: "default" for key in KEYS} | dict(sources)
         self._static = (dict(self.values), dict(self.sources))
@@ -109,7 +107,7 @@ class Config:
 
     @classmethod
     def load(
-        cls, properties_text: str | None = None, environ: Mapping[str, str] = {}, overrides: Iterable[str] = ()  # noqa: B006
+        cls, properties_text: str | None = None, environ: Mapping[str, str] = {}, overrides: Iterable[str] = ()
     ) -> tuple["Config", list[str]]:
         """The configuration, and warnings to print. Raises ConfigError."""
         settings: list[tuple[str, str, str, str]] = []  # key, value, source, where in words
@@ -148,10 +146,10 @@ class Config:
             self.sources[name] = "dynamic"
         self._publish()
 
-    def log_config(self, topic_overrides: Mapping[str, str] = {}) -> LogConfig:  # noqa: B006
+    def log_config(self, topic_overrides: Mapping[str, str] = {}) -> LogConfig:
         """What holds for a topic: its own configs over the broker's. Raises KafkaError(INVALID_CONFIG)."""
         validate_topic_configs(topic_overrides)
-        own = {name: parse_value(TOPIC_KEYS[name], text, "topic config", name) for name, text in topic_overrides.items()}
+        own = {name: parse_value(TOPIC_KEYS[name], text, "topic", name) for name, text in topic_overrides.items()}
         chosen = {name: own.get(name, self.topic_default(name)) for name in TOPIC_KEYS}
         # The small segments of tests: Kafka's own way round the minimum of segment.bytes.
         if chosen["internal.segment.bytes"] is not None:
@@ -224,7 +222,8 @@ def parse_value(key: Key, text: str, where: str, name: str = "") -> object:
     if key.choices:
         wrong = [item for item in (value if isinstance(value, tuple) else (value,)) if item not in key.choices]
         if wrong or value == ():
-            raise _bad(key, text, where, name, f"{'some of' if key.type is Type.LIST else 'one of'} {', '.join(key.choices)}")
+            kind = "some of" if key.type is Type.LIST else "one of"
+            raise _bad(key, text, where, name, f"{kind} {', '.join(key.choices)}")
     return value
 
 
@@ -284,7 +283,9 @@ def _unescape(text: str, number: int) -> str:
         escape = match[1]
         if escape == "u":
             raise ConfigError(f"line {number} of the properties file: expected \\uXXXX with four hexadecimal digits")
-        return chr(int(escape[1:], 16)) if len(escape) == 5 else {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}.get(escape, escape)
+        if len(escape) == 5:
+            return chr(int(escape[1:], 16))
+        return {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}.get(escape, escape)
 
     return re.sub(r"\\(u[0-9a-fA-F]{4}|.)", replace, text)
 
@@ -309,7 +310,8 @@ def parse_listener(text: str, where: str) -> Listener:
 
 def _listeners(config: Config) -> tuple[Listener, Listener | None]:
     """The one listener that is opened, and what clients are told instead of its address."""
-    protocols = dict(pair.strip().upper().split(":", 1) for pair in config.listener_security_protocol_map.split(",") if ":" in pair)
+    pairs = config.listener_security_protocol_map.upper().split(",")
+    protocols = dict(pair.strip().split(":", 1) for pair in pairs if ":" in pair)
     controllers = {name.upper() for name in config.controller_listener_names}
 
     def for_clients(key: str) -> list[Listener]:
@@ -317,17 +319,19 @@ def _listeners(config: Config) -> tuple[Listener, Listener | None]:
         for listener in found:
             protocol = protocols.get(listener.name, listener.name)
             if listener.name not in controllers and protocol != "PLAINTEXT":
-                raise ConfigError(f"{key}: {listener}: {protocol} is not served, only PLAINTEXT (listener.security.protocol.map names it)")
+                raise ConfigError(f"{key}: {listener}: {protocol} is not served, only PLAINTEXT")
         return [listener for listener in found if listener.name not in controllers]
 
     listeners, advertised = for_clients("listeners"), for_clients("advertised.listeners")
     if len(listeners) != 1:
-        raise ConfigError(f"listeners: expected one client listener, not {len(listeners)}: {format_value(config.listeners)}")
+        given = format_value(config.listeners)
+        raise ConfigError(f"listeners: expected one client listener, not {len(listeners)}: {given}")
     told = next((listener for listener in advertised if listener.name == listeners[0].name), None)
     if advertised and told is None:
-        raise ConfigError(f"advertised.listeners: nothing for listener {listeners[0].name}: {format_value(config.advertised_listeners)}")
-    if (told or listeners[0]).host in ("0.0.0.0", "::"):
-        raise ConfigError(f"advertised.listeners: clients cannot connect to {(told or listeners[0]).host}: name a host that they can reach")
+        raise ConfigError(f"advertised.listeners: nothing for the listener {listeners[0].name}")
+    host = (told or listeners[0]).host
+    if host in ("0.0.0.0", "::"):
+        raise ConfigError(f"advertised.listeners: clients cannot connect to {host}: name a host that they can reach")
     return listeners[0], told
 
 
