@@ -110,6 +110,8 @@ class Kafka(Process):
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            "broker.session.timeout.ms": "3000",  # the restarted broker is let in only when its killed self has timed out
+            "broker.heartbeat.interval.ms": "500",
             **self.properties,
         }
 
