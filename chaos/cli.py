@@ -1,0 +1,107 @@
+"""The command line of the lab: `refbroker-chaos run | ...`. Exit codes of every command: 0 all held, 1 a statement is broken,
+2 not enough evidence, 64 usage, 70 an error of the lab itself."""
+
+import os
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import click
+
+USAGE, INTERNAL = 64, 70
+LAYERS = ("disk", "process")
+DEFAULT_MINUTES = 4.0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """What does a Kafka-style log still owe you after a crash? Break one and see."""
+
+
+@cli.command()
+@click.option("--layers", default=",".join(LAYERS), show_default=True, help="which layers, separated by commas")
+@click.option("--seed", type=int, help="makes the same plan again; drawn and printed if not given")
+@click.option("--minutes", type=click.FloatRange(min=0.5), default=DEFAULT_MINUTES, show_default=True, help="time for all layers")
+@click.option("--depth", type=click.IntRange(1, 4), default=3, show_default=True, help="longest exhaustive workload (disk layer)")
+@click.option("--workers", default="2", show_default=True, help="processes, or dask://HOST:PORT (disk layer)")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/chaos"), show_default=True, help="where reports go")
+def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str, out: Path) -> None:
+    """Run the layers, judge everything by the contract, print the verdict table."""
+    chosen = [layer.strip() for layer in layers.split(",") if layer.strip()]
+    if unknown := [layer for layer in chosen if layer not in LAYERS]:
+        raise click.UsageError(f"no layer {unknown[0]!r}; there are: {', '.join(LAYERS)}")
+    from rich.console import Console
+
+    from chaos.report import Report
+
+    seed = seed if seed is not None else int.from_bytes(os.urandom(4), "big")
+    console, report = Console(soft_wrap=True), Report(seed)
+    console.print(f"seed {seed}: make chaos SEED={seed} MINUTES={minutes:g}", highlight=False)
+    try:
+        for layer in chosen:
+            _run_layer(layer, report, seed, minutes * 60 / len(chosen), depth, workers, out, Progress(console, layer))
+    except KeyboardInterrupt:
+        report.not_enough.append("interrupted: this is the report of what was done so far")
+    finally:
+        report.write(out)
+        report.print(console)
+        console.print(f"seed {seed}; {time.time() - report.started:.0f} s; reports in {out}/ (results.json, junit.xml); "
+                      f"exit {report.exit_code}", highlight=False)
+    sys.exit(report.exit_code)
+
+
+def _run_layer(layer, report, seed, seconds, depth, workers, out: Path, progress) -> None:
+    if layer == "disk":
+        from chaos.disk.run import run as run_disk
+
+        run_disk(report, seed, seconds, depth=depth, workers=workers, out=out, progress=progress)
+    elif layer == "process":
+        from chaos.process.layer import run as run_process
+
+        scratch = out / "process"
+        run_process(report, seed, seconds, scratch, progress)
+        if report.exit_code != 1:  # what a broken statement left is kept for whoever looks
+            shutil.rmtree(scratch, ignore_errors=True)
+    progress.done()
+
+
+class Progress:
+    """At most one line a second on a terminal, rewritten in place; a line every five seconds elsewhere."""
+
+    def __init__(self, console, layer: str):
+        self._console, self._layer = console, layer
+        self._last, self._began = 0.0, time.monotonic()
+        self._gap = 1.0 if console.is_terminal else 5.0
+
+    def __call__(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= self._gap:
+            self._last = now
+            self._console.print(f"[{now - self._began:5.0f} s] {self._layer}: {text}", highlight=False, markup=False,
+                                end="\r" if self._console.is_terminal else "\n")
+
+    def done(self) -> None:
+        if self._console.is_terminal:
+            self._console.print(" " * 78, end="\r")
+
+
+def main(args: list[str] | None = None) -> None:
+    try:
+        cli.main(args=args, standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        print("refbroker-chaos: an error of the lab itself; the above says where", file=sys.stderr)
+        sys.exit(INTERNAL)
+
+
+if __name__ == "__main__":
+    main()

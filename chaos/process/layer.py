@@ -1,0 +1,21 @@
+"""The process layer within a time budget: kill rounds and power cuts, policy by policy."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from chaos.process.rounds import POLICIES, kill_rounds, power_rounds
+from chaos.report import Report
+
+# What one policy costs beside its load: starting, draining, reading back, checking without indexes.
+OVERHEAD_SECONDS = 14.0
+CUTS_PER_30_SECONDS = 6
+
+
+def run(report: Report, seed: int, seconds: float, directory: Path, progress: Callable[[str], None]) -> None:
+    """Spend about `seconds` over all policies, half of the load under kills and the rest before power cuts."""
+    share = seconds / len(POLICIES)
+    load = max(4.0, share - OVERHEAD_SECONDS)
+    for policy in POLICIES:
+        kill_rounds(policy, load * 0.7, seed, directory / f"{policy}-kill", report, progress)
+        cuts = max(3, int(CUTS_PER_30_SECONDS * share / 30))
+        power_rounds(policy, max(2.5, load * 0.2), cuts, seed, directory / f"{policy}-power", report, progress)

@@ -1,0 +1,87 @@
+"""What does the broker hold after its restart? Asked through a real client, and read from its files.
+
+The client is librdkafka with CRC checks on. All calls are bounded in time: a broker that does not answer within the bound has
+failed to recover, which is a finding, not a reason to wait.
+"""
+
+from pathlib import Path
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from chaos.checks.history.case import Kept
+from chaos.history import identify
+from chaos.logfile import StoredSegment, partition_directories, read_partition
+
+ANSWER_SECONDS_MAX = 20.0
+
+
+class NoAnswer(Exception):
+    """The broker did not answer within the bound."""
+
+
+def create_topics(bootstrap: str, topics: dict[str, int], configs: dict[str, str]) -> None:
+    """Create topics and return when the broker has said that they exist."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    futures = admin.create_topics([NewTopic(name, count, 1, config=configs) for name, count in topics.items()],
+                                  request_timeout=ANSWER_SECONDS_MAX)
+    for future in futures.values():
+        future.result(ANSWER_SECONDS_MAX)
+
+
+def read_all(bootstrap: str, topics: dict[str, int]) -> tuple[dict, dict]:
+    """({(topic, partition): [Kept]}, {(topic, partition): log end offset}) as a consumer from the beginning gets it."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "chaos-reader", "enable.auto.commit": False,
+                         "auto.offset.reset": "error", "check.crcs": True, "enable.partition.eof": True,
+                         "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "fetch.wait.max.ms": 20, "log_level": 0})
+    log, ends, open_partitions = {}, {}, set()
+    try:
+        for where in ((topic, number) for topic, count in topics.items() for number in range(count)):
+            low, high = consumer.get_watermark_offsets(TopicPartition(*where), timeout=ANSWER_SECONDS_MAX)
+            log[where], ends[where] = [], high
+            if high > low:
+                open_partitions.add(where)
+        consumer.assign([TopicPartition(*where, log_start) for where in open_partitions for log_start in (0,)])
+        while open_partitions:
+            message = consumer.poll(ANSWER_SECONDS_MAX)
+            if message is None:
+                raise NoAnswer(f"no more records within {ANSWER_SECONDS_MAX:.0f} s; unfinished: {sorted(open_partitions)}")
+            where = (message.topic(), message.partition())
+            if message.error() is None:
+                log[where].append(Kept(message.offset(), identify(message.value() or b""), message.leader_epoch() or -1))
+            elif message.error().code() == KafkaError._PARTITION_EOF:
+                open_partitions.discard(where)
+            else:
+                raise NoAnswer(f"{where}: {message.error()}")
+    finally:
+        consumer.close()
+    return log, ends
+
+
+def committed_offsets(bootstrap: str, group: str, topics: dict[str, int]) -> dict[tuple[str, str, int], int]:
+    """{(group, topic, partition): offset} of what the coordinator answers."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    asked = [TopicPartition(topic, number) for topic, count in topics.items() for number in range(count)]
+    future = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, asked)],
+                                               request_timeout=ANSWER_SECONDS_MAX)[group]
+    answer = future.result(ANSWER_SECONDS_MAX + 5).topic_partitions
+    return {(group, each.topic, each.partition): each.offset for each in answer if each.offset >= 0}
+
+
+def offsets_for_times(bootstrap: str, wanted: dict[tuple[str, int], list[int]]) -> dict[tuple[str, int, int], int]:
+    """{(topic, partition, timestamp): offset}; -1 where every record is older."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "chaos-reader", "log_level": 0})
+    answers = {}
+    try:
+        for (topic, number), timestamps in wanted.items():
+            for timestamp in timestamps:
+                answer = consumer.offsets_for_times([TopicPartition(topic, number, timestamp)], timeout=ANSWER_SECONDS_MAX)[0]
+                answers[topic, number, timestamp] = answer.offset
+    finally:
+        consumer.close()
+    return answers
+
+
+def read_files(data_dir: Path, topics: dict[str, int]) -> dict[tuple[str, int], list[StoredSegment]]:
+    """The segments of every partition of these topics, from its files."""
+    return {where: read_partition(path) for where, path in partition_directories(data_dir).items() if where[0] in topics}
