@@ -1,7 +1,8 @@
 """Which APIs does this broker serve? Those that have a file here: `ls refbroker/apis`.
 
 Each `kNN_name.py` has `API` (its versions and schemas) and `async def handle(broker, request, context)`, which gives the
-response as a dict, or None where the client wants none.
+response as a dict, or None where the client wants none. `context` is the server's `RequestContext`. A handler turns
+every `KafkaError` into the code of the topic or partition concerned; one that escapes costs the client its connection.
 """
 
 import re
@@ -10,12 +11,17 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
+from refbroker.errors import ErrorCode, KafkaError
 from refbroker.protocol import Api
 
 
 class Served(NamedTuple):
     api: Api
     handle: Callable[[Any, dict[str, Any], Any], Awaitable[dict[str, Any] | None]]
+
+
+class Disconnect(Exception):
+    """What a handler raises where Kafka's only answer is to close the connection. Its text is the reason in our log."""
 
 
 def load() -> dict[int, Served]:
@@ -27,3 +33,18 @@ def load() -> dict[int, Served]:
             assert module.API.key == int(module_info.name[1:3]), module_info.name
             served[module.API.key] = Served(module.API, module.handle)
     return served
+
+
+def partition_for_client(broker: Any, topic: str, number: int) -> Any:
+    """A partition that clients may know of: of any topic, but not the metadata log. Raises KafkaError."""
+    if topic not in broker.metadata.topics:
+        raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    return broker.partition(topic, number)
+
+
+def check_leader_epoch(partition: Any, current_leader_epoch: int) -> None:
+    """Hold the epoch that a client believes in (-1: it does not say) against ours (C4.3). Raises KafkaError."""
+    if current_leader_epoch >= 0 and current_leader_epoch != partition.leader_epoch:
+        if current_leader_epoch < partition.leader_epoch:
+            raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH)
+        raise KafkaError(ErrorCode.UNKNOWN_LEADER_EPOCH)

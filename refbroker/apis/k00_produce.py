@@ -1,4 +1,29 @@
-from refbroker.protocol import INT8, INT16, INT32, INT64, RECORDS, STRING, UUID, ZERO_UUID, Api, Array, Field, Struct
+"""Produce: append batches to partitions.
+
+- Each partition succeeds or fails for itself. Topics come by name up to v12, by id from v13.
+- acks 0: no response; if anything failed, the connection is closed, so that the producer learns that something is
+  wrong. acks 1 and -1: answered when the batch is as durable as the flush policy of its topic demands (C1.2); with one
+  replica they differ only in that -1 is refused where min.insync.replicas is more than 1. Other acks are refused.
+- The batch goes to the log as it lies in the request frame. This handler never looks into it, but for one thing: zstd
+  needs v7, since older consumers of the same client would not know it.
+- A duplicate of one of a producer's last five batches is answered with the offset that the first one got (C6.1).
+- Internal topics take records from nobody but Kafka's own admin client.
+- v8 adds error messages, v10 the new leader (never set: there is one broker), v13 topic ids.
+
+Apache Kafka differs: of two entries for one partition in one request it drops the first; here both are appended.
+"""
+
+import asyncio
+from typing import Any
+
+from refbroker.apis import Disconnect, partition_for_client
+from refbroker.errors import ErrorCode, KafkaError
+from refbroker.protocol import INT16, INT32, INT64, RECORDS, STRING, UUID, ZERO_UUID, Api, Array, Field, Struct
+
+ADMIN_CLIENT_ID = "__admin_client"
+ATTRIBUTES_POSITION = 22  # the low byte of a batch's attributes; its low three bits are the codec
+CODEC_ZSTD = 4
+ZSTD_VERSION_MIN = 7
 
 REQUEST = Struct(
     Field("transactional_id", STRING, "3+", nullable="3+", default=None),
@@ -45,4 +70,87 @@ RESPONSE = Struct(
 )  # fmt: skip
 
 API = Api(key=0, name="Produce", versions=(3, 13), flexible=9, request=REQUEST, response=RESPONSE)
-async def handle(broker, request, context): ...
+
+
+async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any] | None:
+    acks = request["acks"]
+    now_ms = broker.clock()
+    flushes: list[tuple[Any, int, dict[str, Any]]] = []
+    responses = []
+    for topic in request["topic_data"]:
+        name = _topic_name(broker, topic, context.version)
+        partitions = []
+        for entry in topic["partition_data"]:
+            try:
+                partition = _writable_partition(broker, name, entry, acks, context)
+                appended = partition.append(entry["records"], now_ms)
+            except KafkaError as error:
+                partitions.append(_failed(entry["index"], error))
+                continue
+            result = {
+                "index": entry["index"],
+                "error_code": 0,
+                "base_offset": appended.base_offset,
+                "log_append_time_ms": appended.log_append_time_ms,
+                "log_start_offset": appended.log_start_offset,
+            }
+            partitions.append(result)
+            if appended.flush_to is not None:
+                flushes.append((partition, appended.flush_to, result))
+        responses.append({"name": topic["name"], "topic_id": topic["topic_id"], "partition_responses": partitions})
+    if acks == 0:
+        return _no_answer(broker, responses, flushes)
+    if flushes:
+        await asyncio.gather(*(_durable(broker, *flush) for flush in flushes))
+    return {"responses": responses}
+
+
+def _topic_name(broker: Any, topic: dict[str, Any], version: int) -> str | None:
+    """None: no topic has this id."""
+    if version < 13:
+        return topic["name"]
+    known = broker.metadata.by_id.get(topic["topic_id"])
+    return known.name if known else None
+
+
+def _writable_partition(broker: Any, name: str | None, entry: dict[str, Any], acks: int, context: Any) -> Any:
+    if name is None:
+        raise KafkaError(ErrorCode.UNKNOWN_TOPIC_ID)
+    partition = partition_for_client(broker, name, entry["index"])
+    records = entry["records"]
+    if acks not in (-1, 0, 1):
+        raise KafkaError(ErrorCode.INVALID_REQUIRED_ACKS)
+    if not records:
+        raise KafkaError(ErrorCode.INVALID_RECORD, "one batch is expected for each partition")
+    if context.version < ZSTD_VERSION_MIN and len(records) > ATTRIBUTES_POSITION and records[ATTRIBUTES_POSITION] & 7 == CODEC_ZSTD:
+        raise KafkaError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
+    if broker.metadata.topics[name].is_internal and context.client_id != ADMIN_CLIENT_ID:
+        raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Cannot append to internal topic {name}")
+    if acks == -1 and partition.config.min_insync_replicas > 1:
+        raise KafkaError(ErrorCode.NOT_ENOUGH_REPLICAS, f"1 replica, min.insync.replicas is {partition.config.min_insync_replicas}")
+    return partition
+
+
+def _failed(index: int, error: KafkaError) -> dict[str, Any]:
+    return {"index": index, "error_code": error.code, "base_offset": -1, "error_message": error.message or None}
+
+
+async def _durable(broker: Any, partition: Any, flush_to: int, result: dict[str, Any]) -> None:
+    """Wait until the append is on the disk; a failed flush turns its success into an error (C1.13)."""
+    try:
+        await broker.flusher.durable(partition, flush_to)
+    except KafkaError as error:
+        result.update(_failed(result["index"], error), log_append_time_ms=-1, log_start_offset=-1)
+
+
+def _no_answer(broker: Any, responses: list[dict[str, Any]], flushes: list[tuple[Any, int, dict[str, Any]]]) -> None:
+    for partition, _, _ in flushes:
+        broker.flusher.request(partition)
+    errors = {
+        f"{topic['name'] or topic['topic_id']}-{entry['index']}": ErrorCode(entry["error_code"]).name
+        for topic in responses
+        for entry in topic["partition_responses"]
+        if entry["error_code"]
+    }
+    if errors:
+        raise Disconnect(f"produce with acks=0 failed: {errors}")
