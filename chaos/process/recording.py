@@ -247,7 +247,7 @@ def _cut_file(node: Node, rng: random.Random, keep: float, taken: list[str], sho
                 taken.append(f"{shown}: truncation to {effect[2]} undone")
             continue
         _, _, position, data = effect
-        fate = rng.choices(["kept", "lost", "torn"], [keep, 1 - keep, keep / 2])[0]
+        fate = rng.choices(["kept", "lost", "torn"], [keep, 1 - keep, min(keep, 1 - keep) / 2])[0]
         if fate == "kept":
             _apply_bytes(content, effect)
         elif fate == "torn":
