@@ -1,0 +1,5 @@
+"""`python -m refbroker` is `refbroker`."""
+
+from refbroker.cli import main
+
+main()

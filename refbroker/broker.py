@@ -1,0 +1,137 @@
+"""What is a broker made of, and in which order do its parts start and stop?
+
+Start: configuration, data directory (lock, recovery), flusher, metadata log, group coordinator, then the server: no
+client is answered before everything that it could ask for is loaded. Stop is the reverse; a clean one ends with a
+flush of every log, the checkpoints and the clean marker (C1.1), an unclean one leaves the directory as a kill would.
+
+The event loop's thread owns all state. Work that repeats (retention, checkpoints, forgetting silent producers) is a
+task here; each looks at one partition at a time and lets the loop go on in between.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine
+
+from refbroker.config import Config
+from refbroker.errors import ErrorCode, KafkaError
+from refbroker.groups import GroupCoordinator
+from refbroker.log.directory import LogDirectory
+from refbroker.log.disk import Disk
+from refbroker.log.flush import Flusher
+from refbroker.log.partition import Appended, Partition
+from refbroker.metadata import MetadataStore
+from refbroker.metrics import Metrics
+from refbroker.server import Server
+
+logger = logging.getLogger(__name__)
+
+
+def wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Broker:
+    def __init__(self, config: Config, disk: Disk, clock: Callable[[], int]):
+        self.config = config
+        self.disk = disk
+        self.clock = clock
+        self.metrics = Metrics()
+        self.ready = False
+        self.logs = LogDirectory(disk, config.data_dir, config, clock)
+        self.flusher = Flusher(self)
+        self.metadata = MetadataStore(self)
+        self.groups = GroupCoordinator(self)
+        self.server = Server(self, config)
+        self._tasks: list[asyncio.Task] = []
+
+    @classmethod
+    async def start(
+        cls, config: Config, disk: Disk | None = None, clock: Callable[[], int] = wall_clock_ms
+    ) -> "Broker":
+        """A broker that answers clients. Raises StartupError, OSError (the address is taken)."""
+        broker = cls(config, disk or Disk(), clock)
+        broker.logs.open()
+        try:
+            await broker.metadata.start()
+            await broker.groups.start()
+            await broker.server.start()
+        except BaseException:
+            await broker.stop(clean=False)
+            raise
+        broker._repeat(config.log_retention_check_interval_ms, broker._retain)
+        broker._repeat(config.log_flush_offset_checkpoint_interval_ms, broker._checkpoint)
+        broker._repeat(config.replica_high_watermark_checkpoint_interval_ms, broker._checkpoint_high_watermarks)
+        broker._repeat(config.producer_id_expiration_check_interval_ms, broker._expire_producers)
+        broker.ready = True
+        return broker
+
+    async def stop(self, clean: bool = True) -> None:
+        """Stop serving, then close the directory. `clean`: durably, with the marker."""
+        self.ready = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.server.stop()
+        await self.groups.stop()
+        await self.flusher.stop()
+        self.logs.close(clean=clean)
+
+    @property
+    def node_id(self) -> int:
+        return self.logs.node_id
+
+    @property
+    def cluster_id(self) -> str:
+        return self.logs.cluster_id
+
+    @property
+    def advertised(self) -> tuple[str, int]:
+        """Host and port that clients are told."""
+        told = self.config.advertised_listener or self.config.listener
+        return told.host or os.uname().nodename, told.port or self.server.port
+
+    def partition(self, topic: str, number: int) -> Partition:
+        """Raises KafkaError: UNKNOWN_TOPIC_OR_PARTITION, or KAFKA_STORAGE_ERROR where its directory is offline."""
+        partition = self.logs.partitions.get((topic, number))
+        if partition is None:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"{topic}-{number}")
+        if partition.offline:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{topic}-{number}: {partition.offline}")
+        return partition
+
+    async def append(self, partition: Partition, records: bytearray | memoryview) -> Appended:
+        """Append, and where the flush policy says so, wait until it is durable. Raises KafkaError."""
+        appended = partition.append(records, self.clock())
+        if appended.flush_to is not None:
+            await self.flusher.durable(partition, appended.flush_to)
+        return appended
+
+    def _repeat(self, interval_ms: int, work: Callable[[], Coroutine]) -> None:
+        async def run() -> None:
+            while True:
+                await asyncio.sleep(max(interval_ms, 1) / 1000)
+                try:
+                    await work()
+                except Exception:  # one failed round must not end all later ones; a broken disk is offline by now
+                    logger.exception("%s failed", work.__name__.lstrip("_"))
+
+        self._tasks.append(asyncio.get_running_loop().create_task(run()))
+
+    async def _retain(self) -> None:
+        for partition in list(self.logs.partitions.values()):
+            if not partition.offline and (count := partition.retain(self.clock())):
+                logger.info("%s-%d: retention deleted %d bytes", partition.topic, partition.number, count)
+            await asyncio.sleep(0)
+
+    async def _expire_producers(self) -> None:
+        for partition in list(self.logs.partitions.values()):
+            partition.expire_producers(self.clock())
+            await asyncio.sleep(0)
+
+    async def _checkpoint(self) -> None:
+        self.logs.checkpoint()
+
+    async def _checkpoint_high_watermarks(self) -> None:
+        self.logs.checkpoint()
