@@ -46,7 +46,8 @@ final class AdminScenarios extends Client {
         Harness.equal(3, described.partitions().size(), "partitions");
         Harness.equal(created.topicId(topic).get(), described.topicId(), "topic id");
         admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(5))).all().get();
-        Harness.equal(5, admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().size(), "partitions");
+        Harness.eventually("5 partitions",
+            () -> admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().size() == 5);
         Harness.fails(InvalidPartitionsException.class,
             () -> admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(2))).all().get());
         Harness.equal(1, admin.describeCluster().nodes().get().size(), "nodes");
@@ -58,19 +59,23 @@ final class AdminScenarios extends Client {
     void adminConfigs() throws Exception {
         ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic("configs", 1));
         alter(resource, "retention.ms", "123456", AlterConfigOp.OpType.SET);
-        ConfigEntry entry = config(resource).get("retention.ms");
-        Harness.equal("123456", entry.value(), "retention.ms");
-        Harness.equal(ConfigEntry.ConfigSource.DYNAMIC_TOPIC_CONFIG, entry.source(), "source");
+        becomes(resource, "retention.ms", "123456");
+        Harness.equal(ConfigEntry.ConfigSource.DYNAMIC_TOPIC_CONFIG, config(resource).get("retention.ms").source(), "source");
         alter(resource, "retention.ms", "", AlterConfigOp.OpType.DELETE);
-        Harness.equal("604800000", config(resource).get("retention.ms").value(), "default retention.ms");
+        becomes(resource, "retention.ms", "604800000");
         alter(resource, "cleanup.policy", "compact", AlterConfigOp.OpType.APPEND);
-        Harness.equal("delete,compact", config(resource).get("cleanup.policy").value(), "appended cleanup.policy");
+        becomes(resource, "cleanup.policy", "delete,compact");
         ConfigResource broker = new ConfigResource(ConfigResource.Type.BROKER, admin.describeCluster().nodes().get().iterator().next().idString());
         Harness.check(config(broker).get("log.segment.bytes") != null, "no log.segment.bytes among the broker's configs");
     }
 
     private Config config(ConfigResource resource) throws Exception {
         return admin.describeConfigs(List.of(resource)).all().get().get(resource);
+    }
+
+    /** Waits, since Kafka's broker learns of a change after the controller has answered. */
+    private void becomes(ConfigResource resource, String key, String value) throws Exception {
+        Harness.eventually(key + " is " + value, () -> config(resource).get(key).value().equals(value));
     }
 
     private void alter(ConfigResource resource, String key, String value, AlterConfigOp.OpType how) throws Exception {
