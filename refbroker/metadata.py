@@ -1,0 +1,419 @@
+"""Which topics are there, and how does a change become true?
+
+Topics, ids, configs and producer id blocks live in a log like any other, `__cluster_metadata-0` (`metadata_records`
+has its format). `MetadataStore` is its only writer. The rules:
+
+1. A change is one record batch: a torn write takes all of it or nothing. It is acknowledged, and visible to anybody,
+   only when that batch is durable; this log flushes before it acknowledges whatever the flush policy of the topics is.
+2. One change at a time, each checked against the state that the one before left. A client that hangs up does not
+   interrupt a change half way.
+3. Create: the batch first, then the directories, then the answer. A crash in between leaves a topic without
+   directories, which start-up makes; nobody was told, and nothing could be produced to it. Directories first would let
+   a record be acknowledged in a partition whose topic is not durable yet.
+4. Delete: the batch first, then the directories are renamed to `-delete`, durably, then the answer. A crash in between
+   leaves directories of a topic id that the log says is removed: start-up deletes them (C9.5).
+5. A directory belongs to a topic only if the topic id in its `partition.metadata` is the topic's. A topic created again
+   under an old name never adopts an old directory (C9.6).
+6. At start the log is flushed before it is acted upon: what made it through a killed process may still be in the page
+   cache only, and directories made for a record that a power cut then takes would be strays with data in them.
+7. A block of producer ids is durable before its first id is given out, and a started block is never resumed: no
+   id is given out twice.
+
+`start` replays the newest snapshot (if Kafka left one) and the log, and reconciles the directories with it:
+missing ones are made, empty; one of a removed topic is deleted; one of an unknown topic or another topic id is set
+aside as `-stray`, kept, never served. Each is reported.
+
+Apache Kafka's controller does the same with a quorum; its broker leaves directories of removed topics as strays. It also
+writes snapshots: this log is short (a record per change, one for each 1,000 producers) and is kept whole.
+"""
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any
+
+from refbroker.config import LogConfig, validate_topic_configs
+from refbroker.config_keys import BROKER_KEYS
+from refbroker.errors import ErrorCode, KafkaError
+from refbroker.log import batch as batches
+from refbroker.log import records
+from refbroker.log.disk import read_file
+from refbroker.metadata_configs import check_broker_configs
+from refbroker.metadata_records import (
+    CONFIG, PARTITION, PRODUCER_IDS, REMOVE_TOPIC, TOPIC, Entry, Image, Resource, Topic, decode, encode,
+)  # fmt: skip
+from refbroker.topic_rules import (
+    CLUSTER_METADATA, NewTopic, check_change_size, check_growth, check_name, check_new_name, partitions_of,
+)  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+CLUSTER_METADATA_ID = uuid.UUID(int=1)  # Kafka's reserved id
+METADATA_CONFIGS = {"flush.messages": "1", "retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": str(8 << 20)}
+SNAPSHOT_NAME = re.compile(r"(\d{20})-(\d{10})\.checkpoint")
+SNAPSHOT_BYTES_MAX = 256 << 20  # of a cluster with millions of partitions; more is no snapshot
+BATCH_BYTES_MAX = 64 << 20  # a compressed metadata batch, opened
+PRODUCER_ID_BLOCK = 1_000
+
+
+class MetadataStore:
+    """The topics of this broker. `topics` is by name, `by_id` by topic id; both are to be read only."""
+
+    def __init__(self, broker):
+        self._broker = broker
+        self._image = Image()
+        self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Task] = set()
+        self._next_id = self._ids_end = 0
+        config = broker.config
+        self.static_config = {name: (config.values[name], config.sources[name]) for name in BROKER_KEYS}
+
+    @property
+    def topics(self) -> dict[str, Topic]:
+        return self._image.topics
+
+    @property
+    def by_id(self) -> dict[uuid.UUID, Topic]:
+        return self._image.by_id
+
+    @property
+    def broker_configs(self) -> dict[str, dict[str, str]]:
+        """Dynamic broker configs: by broker id as text, and "" for the default of all brokers."""
+        return self._image.broker_configs
+
+    # Start and stop
+
+    async def start(self) -> None:
+        """Replay and reconcile. Nothing may be served before. Raises StartupError where the log cannot be understood."""
+        logs = self._broker.logs
+        log_config = self._broker.config.log_config(METADATA_CONFIGS)
+        partition = logs.partitions.get((CLUSTER_METADATA, 0))
+        if partition is None:
+            partition = logs.create(CLUSTER_METADATA, 0, CLUSTER_METADATA_ID, log_config)
+        partition.set_config(log_config)
+        partition.flush()
+        self._replay(partition)
+        self._next_id = self._ids_end = self._image.next_producer_id
+        self._set_broker_configs()
+        for line in self._reconcile():
+            log.warning("%s", line)
+
+    def _replay(self, partition) -> None:
+        start = partition.log_start_offset
+        snapshot = self._newest_snapshot(partition)
+        if snapshot:
+            path, start = snapshot
+            data = read_file(self._broker.disk, path, bytes_max=SNAPSHOT_BYTES_MAX)
+            for batch in batches.parse_all(data):
+                batches.check(batch)
+                self._image.replay(_entries(batch))
+            log.info("snapshot %s loaded", path)
+        for batch in partition.read_batches(start, partition.log_end_offset):
+            self._image.replay(_entries(batch))
+
+    def _newest_snapshot(self, partition) -> tuple[str, int] | None:
+        """Path and end offset of the newest snapshot that the log goes on from."""
+        directory = partition.directory
+        for name in reversed(self._broker.disk.list(directory)):
+            match = SNAPSHOT_NAME.fullmatch(name)
+            if match and partition.log_start_offset <= int(match[1]) <= partition.log_end_offset:
+                return f"{directory}/{name}", int(match[1])
+        return None
+
+    def _reconcile(self) -> list[str]:
+        """Make the partition directories those of the metadata (rules 3 to 5)."""
+        logs, report = self._broker.logs, []
+        for (name, number), partition in list(logs.partitions.items()):
+            topic = self.topics.get(name)
+            if name == CLUSTER_METADATA:
+                continue
+            if topic and topic.topic_id == partition.topic_id and number < topic.partitions:
+                partition.set_config(self._log_config(topic))
+            elif partition.topic_id in self._image.removed:
+                logs.delete(name, number)
+                report.append(f"{name}-{number}: deleted, its topic was removed before the last stop (C9.5)")
+            else:
+                logs.stray(name, number)
+                report.append(f"{name}-{number}: set aside as -stray, topic id {partition.topic_id} is not that of a topic (C9.6)")
+        missing = [
+            (topic.name, number, topic.topic_id, self._log_config(topic))
+            for topic in self.topics.values()
+            for number in range(topic.partitions)
+            if (topic.name, number) not in logs.partitions
+        ]
+        logs.create_many(missing)
+        return report + [f"{name}-{number}: had no directory, an empty one was made" for name, number, *_ in missing]
+
+    async def stop(self) -> None:
+        """Wait for the changes under way."""
+        while self._changes:
+            await asyncio.wait(self._changes)
+
+    # Reading
+
+    def describe_partition(self, topic: Topic, number: int) -> dict[str, Any]:
+        """Leader, replicas and error of one partition, as Metadata and DescribeTopicPartitions answer them."""
+        node_id = self._broker.node_id
+        partition = self._broker.logs.partitions.get((topic.name, number))
+        online = partition is not None and not partition.offline
+        return {
+            "error_code": ErrorCode.NONE if online else ErrorCode.LEADER_NOT_AVAILABLE,
+            "partition_index": number,
+            "leader_id": node_id if online else -1,
+            "leader_epoch": partition.leader_epoch if partition else -1,
+            "replica_nodes": [node_id],
+            "isr_nodes": [node_id],
+            "offline_replicas": [] if online else [node_id],
+        }
+
+    # Changes
+
+    async def create_topic(
+        self, name: str, partitions: int = -1, configs: Mapping[str, str] = {}, replication_factor: int = -1  # noqa: B006
+    ) -> Topic:
+        """Raises KafkaError: TOPIC_ALREADY_EXISTS, INVALID_TOPIC_EXCEPTION, INVALID_CONFIG, ..., KAFKA_STORAGE_ERROR."""
+        outcome = (await self.create_topics([NewTopic(name, partitions, configs, replication_factor)]))[name]
+        if isinstance(outcome, KafkaError):
+            raise outcome
+        return outcome
+
+    async def create_topics(self, wanted: Sequence[NewTopic], *, validate_only: bool = False) -> dict[str, Topic | KafkaError]:
+        """All that pass the checks, in one change; for each name the topic or why not."""
+        return await self._exclusively(self._create_topics(wanted, validate_only)) if wanted else {}
+
+    async def auto_create(self, name: str) -> Topic:
+        """The topic, made with the broker's defaults if it is not there."""
+        try:
+            return await self.create_topic(name, *self._internal_shape(name))
+        except KafkaError as error:
+            if error.code is ErrorCode.TOPIC_ALREADY_EXISTS and name in self.topics:
+                return self.topics[name]
+            raise
+
+    async def delete_topic(self, name: str) -> None:
+        topic = self.topics.get(name)
+        if topic is None:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        error = (await self.delete_topics([topic]))[topic.topic_id]
+        if error:
+            raise error
+
+    async def delete_topics(self, topics: Sequence[Topic]) -> dict[uuid.UUID, KafkaError | None]:
+        """All that are still there, in one change; for each id None or why not."""
+        return await self._exclusively(self._delete_topics(topics)) if topics else {}
+
+    async def create_partitions(
+        self, name: str, total: int, *, assignments: Sequence[Sequence[int]] | None = None, validate_only: bool = False
+    ) -> None:
+        await self._exclusively(self._create_partitions(name, total, assignments, validate_only))
+
+    async def set_topic_configs(self, name: str, configs: Mapping[str, str]) -> None:
+        """Replace a topic's own configs."""
+        await self._exclusively(self._alter(Resource.TOPIC, name, lambda _: dict(configs), False))
+
+    async def alter_configs(self, resource_type: int, name: str, change, *, validate_only: bool = False) -> None:
+        """Replace the configs of a topic or of the broker by `change(those it has)`. Raises KafkaError."""
+        await self._exclusively(self._alter(resource_type, name, change, validate_only))
+
+    async def next_producer_id(self) -> int:
+        while self._next_id == self._ids_end:
+            await self._exclusively(self._reserve_producer_ids())
+        producer_id = self._next_id
+        self._next_id += 1
+        return producer_id
+
+    # How a change is made
+
+    async def _exclusively(self, change: Coroutine) -> Any:
+        """Run a change alone and to its end, whatever becomes of the one who asked for it (rule 2)."""
+
+        async def run() -> Any:
+            async with self._changing:
+                return await change
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def _write(self, entries: Iterable[Entry]) -> None:
+        """One batch, durable on return (rule 1). Raises KafkaError."""
+        now_ms = self._broker.clock()
+        values = [records.Record(offset, now_ms, None, encode(*entry), []) for offset, entry in enumerate(entries)]
+        partition = self._broker.logs.partitions[CLUSTER_METADATA, 0]
+        appended = await self._broker.append(partition, records.build(values))
+        assert partition.recovery_point > appended.last_offset, "acknowledged before it was durable"
+
+    async def _create_topics(self, wanted: Sequence[NewTopic], validate_only: bool) -> dict[str, Topic | KafkaError]:
+        outcomes: dict[str, Topic | KafkaError] = {}
+        total = 0
+        for new in wanted:
+            try:
+                topic = self._checked(new)
+                check_change_size(total + topic.partitions)
+                total += topic.partitions
+                outcomes[new.name] = topic
+            except KafkaError as error:
+                outcomes[new.name] = error
+        topics = [topic for topic in outcomes.values() if isinstance(topic, Topic)]
+        if topics and not validate_only:
+            entries = [entry for topic in topics for entry in self._topic_entries(topic)]
+            try:
+                await self._write(entries)
+                await self._make_directories(topics, {topic.name: 0 for topic in topics}, entries)
+            except KafkaError as error:
+                outcomes |= {topic.name: error for topic in topics}
+        return outcomes
+
+    def _checked(self, new: NewTopic) -> Topic:
+        check_new_name(new.name, self.topics)
+        self._broker.config.log_config(new.configs)
+        return Topic(new.name, uuid.uuid4(), partitions_of(new, self._broker.config), dict(new.configs))
+
+    def _internal_shape(self, name: str) -> tuple[int, dict[str, str]]:
+        """Partitions and configs of a topic that is created on demand."""
+        config = self._broker.config
+        if name != "__consumer_offsets":
+            return -1, {}
+        return config.offsets_topic_num_partitions, {
+            "cleanup.policy": "compact",
+            "compression.type": "producer",
+            "segment.bytes": str(config.offsets_topic_segment_bytes),
+        }
+
+    def _topic_entries(self, topic: Topic) -> list[Entry]:
+        entries: list[Entry] = [(TOPIC, {"name": topic.name, "topic_id": topic.topic_id})]
+        entries += _config_entries(Resource.TOPIC, topic.name, {}, topic.configs)
+        return entries + self._partition_entries(topic, 0)
+
+    def _partition_entries(self, topic: Topic, first: int) -> list[Entry]:
+        node_id = self._broker.node_id
+        return [
+            (PARTITION, {
+                "partition_id": number, "topic_id": topic.topic_id, "replicas": (node_id,), "isr": (node_id,), "leader": node_id,
+                "leader_epoch": 0, "partition_epoch": 0, "directories": (self._broker.logs.directory_id,),
+            })
+            for number in range(first, topic.partitions)
+        ]  # fmt: skip
+
+    async def _make_directories(self, topics: Sequence[Topic], first: Mapping[str, int], entries: Sequence[Entry]) -> None:
+        """Second half of a creation: the records are durable, now the directories, then everybody may see it."""
+        wanted = [
+            (topic.name, number, topic.topic_id, self._log_config(topic))
+            for topic in topics
+            for number in range(first[topic.name], topic.partitions)
+        ]
+        try:
+            self._broker.logs.create_many(wanted)
+        finally:
+            self._image.replay(entries)
+
+    async def _create_partitions(
+        self, name: str, total: int, assignments: Sequence[Sequence[int]] | None, validate_only: bool
+    ) -> None:
+        topic = self.topics.get(name)
+        if topic is None:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        check_growth(name, topic.partitions, total, assignments, self._broker.node_id)
+        if not validate_only:
+            grown = Topic(name, topic.topic_id, total, topic.configs)
+            entries = self._partition_entries(grown, topic.partitions)
+            await self._write(entries)
+            await self._make_directories([grown], {name: topic.partitions}, entries)
+
+    async def _delete_topics(self, topics: Sequence[Topic]) -> dict[uuid.UUID, KafkaError | None]:
+        outcomes: dict[uuid.UUID, KafkaError | None] = {}
+        for topic in topics:
+            there = topic.topic_id in self.by_id
+            outcomes[topic.topic_id] = None if there else KafkaError(ErrorCode.UNKNOWN_TOPIC_ID)
+        going = [topic for topic in topics if outcomes[topic.topic_id] is None]
+        entries: list[Entry] = [(REMOVE_TOPIC, {"topic_id": topic.topic_id}) for topic in going]
+        try:
+            if entries:
+                await self._write(entries)
+                self._image.replay(entries)
+            for topic in going:
+                for number in range(topic.partitions):
+                    if (topic.name, number) in self._broker.logs.partitions:
+                        self._broker.logs.delete(topic.name, number)
+        except KafkaError as error:
+            outcomes |= {topic.topic_id: error for topic in going}
+        return outcomes
+
+    async def _alter(self, resource_type: int, name: str, change, validate_only: bool) -> None:
+        if resource_type == Resource.TOPIC:
+            check_name(name)
+            current = self.topics[name].configs if name in self.topics else {}
+        else:
+            current = self.broker_configs.get(name, {})
+        new = change(dict(current))
+        if resource_type == Resource.TOPIC:
+            self._broker.config.log_config(new)
+            if name not in self.topics:
+                raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")
+        else:
+            check_broker_configs(new)
+        entries = _config_entries(resource_type, name, current, new)
+        if entries and not validate_only:
+            await self._write(entries)
+            self._image.replay(entries)
+            self._configs_changed(name if resource_type == Resource.TOPIC else None)
+
+    def _configs_changed(self, name: str | None) -> None:
+        """Make the configs of one topic, or after a change of the broker's all of them, take effect."""
+        if name is None:
+            self._set_broker_configs()
+        for topic in self.topics.values() if name is None else [self.topics[name]]:
+            log_config = self._log_config(topic)
+            for number in range(topic.partitions):
+                partition = self._broker.logs.partitions.get((topic.name, number))
+                if partition is not None:
+                    partition.set_config(log_config)
+
+    def _set_broker_configs(self) -> None:
+        own = self.broker_configs.get(str(self._broker.node_id), {})
+        configs = self.broker_configs.get("", {}) | own
+        self._broker.config.set_dynamic(_valid(configs, check_broker_configs, "broker config"))
+
+    def _log_config(self, topic: Topic) -> LogConfig:
+        return self._broker.config.log_config(_valid(topic.configs, validate_topic_configs, f"config of topic {topic.name}"))
+
+    async def _reserve_producer_ids(self) -> None:
+        if self._next_id < self._ids_end:
+            return  # another one who waited did it
+        start = self._image.next_producer_id
+        fields = {"broker_id": self._broker.node_id, "next_producer_id": start + PRODUCER_ID_BLOCK}
+        entries: list[Entry] = [(PRODUCER_IDS, fields)]
+        await self._write(entries)
+        self._image.replay(entries)
+        self._next_id, self._ids_end = start, start + PRODUCER_ID_BLOCK
+
+
+def _entries(batch: batches.Batch) -> list[Entry]:
+    """The records of one batch of the metadata log that say something to us. Raises MetadataError."""
+    if batch.is_control:
+        return []
+    decoded = (decode(record.value) for record in records.iterate(batch, bytes_max=BATCH_BYTES_MAX))
+    return [entry for entry in decoded if entry]
+
+
+def _config_entries(resource_type: int, name: str, current: Mapping[str, str], new: Mapping[str, str]) -> list[Entry]:
+    """What turns one set of configs into another; null removes."""
+    changed = [(key, new.get(key)) for key in sorted({*current, *new}) if current.get(key) != new.get(key)]
+    return [
+        (CONFIG, {"resource_type": resource_type, "resource_name": name, "name": key, "value": value}) for key, value in changed
+    ]
+
+
+def _valid(configs: Mapping[str, str], validate, what: str) -> dict[str, str]:
+    """Without those that we would not accept today: a metadata log of Kafka's may have more than we serve."""
+    valid = {}
+    for key, value in configs.items():
+        try:
+            validate({key: value})
+            valid[key] = value
+        except KafkaError as error:
+            log.warning("%s is ignored: %s", what, error.message)
+    return valid
