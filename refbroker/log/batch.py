@@ -254,35 +254,36 @@ def validate_produce(
 
 
 def _only_batch(records: bytes | bytearray | memoryview | None, zstd: bool) -> Batch:
-    if not records:
-        raise KafkaError(ErrorCode.INVALID_RECORD, "at least one record batch per partition expected")
-    view = records if type(records) is memoryview else memoryview(records)
+    view = records if type(records) is memoryview else memoryview(records or b"")
+    if len(view) >= HEADER_SIZE:
+        batch = Batch(view, 0)
+        codecs = len(CODECS) if zstd else CODECS.index("zstd")
+        if batch.size == len(view) and batch.magic == MAGIC and batch.attributes & CODEC_MASK < codecs:
+            return batch
+    raise _no_batch(view)
+
+
+def _no_batch(view: memoryview) -> KafkaError:
+    """Why the bytes are not exactly one batch that a client may send."""
     if len(view) <= 16:
-        raise KafkaError(ErrorCode.INVALID_RECORD, f"{len(view)} bytes: at least one whole record batch expected")
-    length = _OFFSET_AND_LENGTH.unpack_from(view)[1]
-    if length < _LEGACY_LENGTH_MIN or not 0 <= view[16] <= MAGIC:
-        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"no record batch: length {length}, magic {view[16]}")
+        return KafkaError(ErrorCode.INVALID_RECORD, f"{len(view)} bytes: at least one whole record batch expected")
+    length, magic = _OFFSET_AND_LENGTH.unpack_from(view)[1], view[16]
+    if length < _LEGACY_LENGTH_MIN or magic > MAGIC:
+        return KafkaError(ErrorCode.CORRUPT_MESSAGE, f"no record batch: length {length}, magic {magic}")
     size = length + LOG_OVERHEAD
     if size > len(view):
-        raise KafkaError(ErrorCode.INVALID_RECORD, f"{len(view)} bytes of a batch of {size}: whole batches expected")
-    if view[16] != MAGIC:
-        raise KafkaError(ErrorCode.INVALID_RECORD, f"magic {view[16]}: only magic {MAGIC} is accepted")
+        return KafkaError(ErrorCode.INVALID_RECORD, f"{len(view)} bytes of a batch of {size}: whole batches expected")
+    if magic != MAGIC:
+        return KafkaError(ErrorCode.INVALID_RECORD, f"magic {magic}: only magic {MAGIC} is accepted")
     if size < HEADER_SIZE:
-        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"batch of {size} bytes, at least {HEADER_SIZE} expected")
-    batch = Batch(view, 0)
-    if batch.codec >= len(CODECS) or (batch.codec == CODECS.index("zstd") and not zstd):
-        raise KafkaError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"codec {batch.codec}")
-    if size < len(view):
-        _refuse_rest(view, size)
-    return batch
-
-
-def _refuse_rest(view: memoryview, position: int) -> None:
+        return KafkaError(ErrorCode.CORRUPT_MESSAGE, f"batch of {size} bytes, at least {HEADER_SIZE} expected")
+    if size == len(view):
+        return KafkaError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"codec {Batch(view, 0).codec}")
     try:
-        parse(view, position)
+        parse(view, size)
     except CorruptBatch as error:
-        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"behind the batch: {error}") from None
-    raise KafkaError(ErrorCode.INVALID_RECORD, "exactly one record batch per partition expected")
+        return KafkaError(ErrorCode.CORRUPT_MESSAGE, f"behind the batch: {error}")
+    return KafkaError(ErrorCode.INVALID_RECORD, "exactly one record batch per partition expected")
 
 
 def _check_timestamps(batch: Batch, now_ms: int, before_max_ms: int, after_max_ms: int) -> None:

@@ -19,7 +19,8 @@ named by the offset up to which it holds, shortens the replay.
                 timestamp int64 | coordinator epoch int32 | first offset of the open transaction int64 (-1 none)
 
 A snapshot is valid if its version is 1, its length is that of its count, and the CRC is right (C6.2). It holds only
-the last batch of each producer: older retries are known again once the log behind the snapshot is replayed.
+the last batch of each producer. To know a retry of the four before it, too (C6.4), begin the replay some way before the
+snapshot's offset: going again over batches that the snapshot knows ends in the same state, with more of the last five.
 
 How Apache Kafka differs: it drops a snapshot at exactly the log start offset, and with it what it knew.
 """
