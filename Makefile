@@ -1,20 +1,39 @@
 # Two commands do everything on a fresh machine with Python >= 3.11: `make chaos` and `make test`.
+#
+#   make chaos [SEED=n] [MINUTES=n] [DEPTH=n] [WORKERS=n]   kill, cut the power, and judge what is lost
+#   make test                                               all tests that need Python only
+#   make test-clients                                       Java, librdkafka, kcat, franz-go, kafkajs: what is installed
+#   make mutants                                            broken variants of the broker, each of which must be found
+#   make bench [ARGS="--against kafka --quick"]             throughput and latency, beside Apache Kafka's
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test chaos test-clients clean
+.PHONY: setup test chaos test-clients mutants bench clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "refbroker needs Python >= 3.11, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "refbroker needs Python >= 3.11, this is " + sys.version.split()[0] + ": say make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
 test: setup
-	$(VENV)/bin/pytest -n 2 tests
+	$(VENV)/bin/pytest -n 2 -m 'not clients' tests
+
+chaos: setup
+	$(VENV)/bin/refbroker-chaos run $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(DEPTH),--depth $(DEPTH)) $(if $(WORKERS),--workers $(WORKERS))
+
+test-clients: setup
+	$(VENV)/bin/pytest -m clients -rs tests/clients
+
+mutants: setup
+	$(VENV)/bin/refbroker-chaos mutants
+
+bench: setup
+	$(VENV)/bin/refbroker bench $(ARGS)
 
 clean:
 	rm -rf build .pytest_cache .hypothesis

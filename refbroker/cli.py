@@ -62,8 +62,8 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--config", "properties", metavar="FILE", help="A server.properties file, as Apache Kafka's.")
-@click.option("--data-dir", metavar="DIR", help="Same as --override log.dirs=DIR.")
-@click.option("--listen", metavar="HOST:PORT", help="Same as --override listeners=PLAINTEXT://HOST:PORT; 0: a free port.")
+@click.option("--data-dir", metavar="DIR", help="As --override log.dirs=DIR.")
+@click.option("--listen", metavar="HOST:PORT", help="As --override listeners=PLAINTEXT://HOST:PORT; port 0: a free one.")
 @click.option("--override", "overrides", multiple=True, metavar="KEY=VALUE", help="A config key, repeatable.")
 @click.option("--seed-topic", "seeds", multiple=True, metavar="NAME:PARTITIONS", help="Create it if it is not there.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve Prometheus text on http://HOST:PORT/metrics.")
