@@ -90,7 +90,6 @@ class Config:
     def __init__(self, given: Mapping[str, object] = {}, sources: Mapping[str, str] = {}):
         self.values: dict[str, object] = {key.name: key.default for key in KEYS} | dict(given)
         self.sources: dict[str, str] = {key.name: "default" for key in KEYS} | dict(sources)
-        self._static = (dict(self.values), dict(self.sources))
         self._publish()
         self.listener, self.advertised_listener = _listeners(self)
         self.data_dir = _data_dir(self)
@@ -100,6 +99,7 @@ class Config:
             self.values["node.id"] = self.node_id = self.broker_id
         if "broker" not in self.process_roles:
             raise ConfigError("process.roles must name broker: refbroker is broker and controller in one process")
+        self._static = (dict(self.values), dict(self.sources))  # what dynamic configs fall back to
 
     def _publish(self) -> None:
         for key in KEYS:
