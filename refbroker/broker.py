@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Coroutine
 
 from refbroker.config import Config
+from refbroker.config_keys import LONG_MAX
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.groups import GroupCoordinator
 from refbroker.log.directory import LogDirectory
@@ -40,7 +41,7 @@ class Broker:
         self.metrics = Metrics()
         self.ready = False
         self.logs = LogDirectory(disk, config.data_dir, config, clock)
-        self.flusher = Flusher(self)
+        self.flusher = Flusher(self.logs.partitions.values, clock, self._flusher_period_ms)
         self.metadata = MetadataStore(self)
         self.groups = GroupCoordinator(self)
         self.server = Server(self, config)
@@ -54,6 +55,7 @@ class Broker:
         broker = cls(config, disk or Disk(), clock)
         broker.logs.open()
         try:
+            broker.flusher.start()
             await broker.metadata.start()
             await broker.groups.start()
             await broker.server.start()
@@ -75,6 +77,7 @@ class Broker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.server.stop()
         await self.groups.stop()
+        await self.metadata.close()
         await self.flusher.stop()
         self.logs.close(clean=clean)
 
@@ -107,6 +110,11 @@ class Broker:
         if appended.flush_to is not None:
             await self.flusher.durable(partition, appended.flush_to)
         return appended
+
+    def _flusher_period_ms(self) -> int:
+        """Half the shortest flush.ms that any partition has, so that it is real for all (C1.5)."""
+        configs = {partition.config for partition in self.logs.partitions.values()}
+        return min(map(self.config.flusher_period_ms, configs), default=LONG_MAX)
 
     def _repeat(self, interval_ms: int, work: Callable[[], Coroutine]) -> None:
         async def run() -> None:
