@@ -104,7 +104,7 @@ KEYS: tuple[Key, ...] = (
         "SO_RCVBUF of client connections; -1 leaves it to the OS.", minimum=-1),
     Key("socket.listen.backlog.size", INT, 50, None,
         "Connections that the OS queues before we accept them.", minimum=1),
-    Key("queued.max.request.bytes", LONG, -1, None, "Most bytes of requests that are being received; -1: no limit."),
+    Key("queued.max.request.bytes", LONG, -1, None, "Most bytes of requests in the works; -1: 512 MiB."),
     Key("max.connections", INT, INT_MAX, None, "More connections than this are closed at once.", minimum=0),
     Key("max.connections.per.ip", INT, INT_MAX, None, "The same, per client address.", minimum=0),
     Key("connections.max.idle.ms", LONG, 600000, None,
