@@ -37,12 +37,13 @@ from typing import Any, NamedTuple
 
 from refbroker.primitives import (
     BOOL, BYTES, FLOAT64, INT8, INT16, INT32, INT64, RECORDS, STRING, UINT16, UINT32, UUID, ZERO_UUID,
-    ProtocolError, Read, Reader, Type, Write, Writer, array_length_reader, array_length_writer, read_uvarint, write_uvarint,
+    ProtocolError, Read, Reader, Type, Write, Writer,
+    array_length_reader, array_length_writer, read_uvarint, write_uvarint,
 )  # fmt: skip
 
 __all__ = [
-    "BOOL", "BYTES", "FLOAT64", "INT8", "INT16", "INT32", "INT64", "RECORDS", "STRING", "UINT16", "UINT32", "UUID", "ZERO_UUID",
-    "Api", "Array", "Field", "ProtocolError", "RequestHeader", "Struct", "read_request_header",
+    "BOOL", "BYTES", "FLOAT64", "INT8", "INT16", "INT32", "INT64", "RECORDS", "STRING", "UINT16", "UINT32", "UUID",
+    "ZERO_UUID", "Api", "Array", "Field", "ProtocolError", "RequestHeader", "Struct", "read_request_header",
 ]  # fmt: skip
 
 API_VERSIONS_KEY = 18
@@ -103,6 +104,9 @@ class Field:
 
     def is_tagged(self, version: int, flexible: bool) -> bool:
         return flexible and self.tagged[0] <= version <= self.tagged[1]
+
+    def codec(self, version: int, flexible: bool) -> "Codec":
+        return _type_codec(self.type, version, flexible, self.is_nullable(version))
 
     def fallback(self) -> Any:
         """What decoding gives where the field is absent."""
@@ -165,12 +169,17 @@ class Struct:
         size = 1 if flexible else 0
         for field in self.fields:
             if field.in_version(version) and not field.is_tagged(version, flexible):
-                nested = isinstance(field.type, Struct) and not field.is_nullable(version)
-                size += field.type.size_min(version, flexible) if nested else getattr(field.type, "code", None) and field.type.size_min or 1
+                if isinstance(field.type, Struct) and not field.is_nullable(version):
+                    size += field.type.size_min(version, flexible)
+                else:
+                    size += field.type.size_min if isinstance(field.type, Type) else 1
         return max(size, 1)
 
 
-def _type_codec(field_type: "Type | Array | Struct", version: int, flexible: bool, nullable: bool) -> tuple[Read, Write]:
+Codec = tuple[Read, Write]
+
+
+def _type_codec(field_type: "Type | Array | Struct", version: int, flexible: bool, nullable: bool) -> Codec:
     if isinstance(field_type, Array):
         return _array_codec(field_type.element, version, flexible, nullable)
     if isinstance(field_type, Struct):
@@ -190,7 +199,7 @@ def _type_codec(field_type: "Type | Array | Struct", version: int, flexible: boo
     return read, write
 
 
-def _array_codec(element: "Type | Struct", version: int, flexible: bool, nullable: bool) -> tuple[Read, Write]:
+def _array_codec(element: "Type | Struct", version: int, flexible: bool, nullable: bool) -> Codec:
     read_count, write_count = array_length_reader(flexible, nullable), array_length_writer(flexible, nullable)
     read_element, write_element = _type_codec(element, version, flexible, False)
     size_min = element.size_min(version, flexible) if isinstance(element, Struct) else element.size_min
@@ -220,7 +229,7 @@ def _array_codec(element: "Type | Struct", version: int, flexible: bool, nullabl
     return read, write
 
 
-def _nullable_struct_codec(read_struct: Read, write_struct: Write) -> tuple[Read, Write]:
+def _nullable_struct_codec(read_struct: Read, write_struct: Write) -> Codec:
     """An int8 goes before: negative for null (KIP-893)."""
 
     def read(reader: Reader, position: int) -> tuple[Any, int]:
@@ -261,7 +270,7 @@ def _stanzas(schema: Struct, version: int, flexible: bool) -> list[Stanza]:
             names.append(field.name)
             codes += code
         else:
-            close(field.name, *_type_codec(field.type, version, flexible, field.is_nullable(version)))
+            close(field.name, *field.codec(version, flexible))
     if names:
         close("", None, None)
     return stanzas
@@ -270,13 +279,14 @@ def _stanzas(schema: Struct, version: int, flexible: bool) -> list[Stanza]:
 def _tagged(schema: Struct, version: int, flexible: bool) -> list[Tagged]:
     fields = [field for field in schema.fields if field.in_version(version) and field.is_tagged(version, flexible)]
     return [
-        Tagged(field.tag, field.name, field.fallback(), *_type_codec(field.type, version, flexible, field.is_nullable(version)))
+        Tagged(field.tag, field.name, field.fallback(), *field.codec(version, flexible))
         for field in sorted(fields, key=lambda field: field.tag)
     ]
 
 
 def _struct_reader(schema: Struct, version: int, flexible: bool) -> Read:
-    stanzas = [(s.names, s.fixed.unpack_from, s.fixed.size, s.name, s.read) for s in _stanzas(schema, version, flexible)]
+    runs = _stanzas(schema, version, flexible)
+    stanzas = [(run.names, run.fixed.unpack_from, run.fixed.size, run.name, run.read) for run in runs]
     tagged = {field.tag: field for field in _tagged(schema, version, flexible)}
     read_always = {name for names, _, _, variable, _ in stanzas for name in (*names, variable)}
     absent = {field.name: field.fallback() for field in schema.fields if field.name not in read_always}
@@ -319,7 +329,8 @@ def _read_tagged(reader: Reader, position: int, known: Mapping[int, Tagged], val
 
 
 def _struct_writer(schema: Struct, version: int, flexible: bool) -> Write:
-    stanzas = [(s.values, s.fixed.pack, s.fixed.size, s.name, s.write) for s in _stanzas(schema, version, flexible)]
+    runs = _stanzas(schema, version, flexible)
+    stanzas = [(run.values, run.fixed.pack, run.fixed.size, run.name, run.write) for run in runs]
     tagged = _tagged(schema, version, flexible)
     names = schema.names
     defaults = {field.name: field.default for field in schema.fields if field.default is not _REQUIRED}
@@ -438,7 +449,9 @@ class Api:
         except _MALFORMED as error:
             raise ProtocolError("header cut short") from error
 
-    def request_frame(self, version: int, correlation_id: int, client_id: str | None, value: Mapping[str, Any]) -> bytes:
+    def request_frame(
+        self, version: int, correlation_id: int, client_id: str | None, value: Mapping[str, Any]
+    ) -> bytes:
         """A whole request as a client sends it."""
         name = (client_id or "").encode()
         header = _HEADER.pack(self.key, version, correlation_id, -1 if client_id is None else len(name)) + name

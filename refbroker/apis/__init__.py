@@ -1,7 +1,7 @@
 """Which APIs does this broker serve? Those that have a file here: `ls refbroker/apis`.
 
 Each `kNN_name.py` has `API` (its versions and schemas) and `async def handle(broker, request, context)`, which gives the
-response as a dict, or None where the client wants none. `context` is the server's `RequestContext`. A handler turns
+response as a dict, or None where the client wants none. `context` is a `RequestContext`. A handler turns
 every `KafkaError` into the code of the topic or partition concerned; one that escapes costs the client its connection.
 """
 
@@ -12,12 +12,28 @@ from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.protocol import Api
+from refbroker.fetch_sessions import FetchSessions
+from refbroker.protocol import Api, RequestHeader
 
 
 class Served(NamedTuple):
     api: Api
     handle: Callable[[Any, dict[str, Any], Any], Awaitable[dict[str, Any] | None]]
+
+
+class RequestContext:
+    """What a handler may know of its request besides the message, and of the server that it came through."""
+
+    __slots__ = ("api_key", "version", "correlation_id", "client_id", "client_host", "served", "fetch_sessions")
+
+    def __init__(self, header: RequestHeader, client_host: str, served: dict[int, Served], fetch_sessions: FetchSessions):
+        self.api_key = header.api_key
+        self.version = header.version
+        self.correlation_id = header.correlation_id
+        self.client_id = header.client_id
+        self.client_host = client_host
+        self.served = served
+        self.fetch_sessions = fetch_sessions
 
 
 class Disconnect(Exception):

@@ -95,6 +95,7 @@ async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str
                 "log_start_offset": appended.log_start_offset,
             }
             partitions.append(result)
+            broker.metrics.messages_in += appended.last_offset - appended.base_offset + 1
             if appended.flush_to is not None:
                 flushes.append((partition, appended.flush_to, result))
         responses.append({"name": topic["name"], "topic_id": topic["topic_id"], "partition_responses": partitions})
@@ -122,13 +123,18 @@ def _writable_partition(broker: Any, name: str | None, entry: dict[str, Any], ac
         raise KafkaError(ErrorCode.INVALID_REQUIRED_ACKS)
     if not records:
         raise KafkaError(ErrorCode.INVALID_RECORD, "one batch is expected for each partition")
-    if context.version < ZSTD_VERSION_MIN and len(records) > ATTRIBUTES_POSITION and records[ATTRIBUTES_POSITION] & 7 == CODEC_ZSTD:
+    if context.version < ZSTD_VERSION_MIN and _codec(records) == CODEC_ZSTD:
         raise KafkaError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
     if broker.metadata.topics[name].is_internal and context.client_id != ADMIN_CLIENT_ID:
         raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Cannot append to internal topic {name}")
     if acks == -1 and partition.config.min_insync_replicas > 1:
-        raise KafkaError(ErrorCode.NOT_ENOUGH_REPLICAS, f"1 replica, min.insync.replicas is {partition.config.min_insync_replicas}")
+        wanted = partition.config.min_insync_replicas
+        raise KafkaError(ErrorCode.NOT_ENOUGH_REPLICAS, f"1 replica, min.insync.replicas is {wanted}")
     return partition
+
+
+def _codec(records: memoryview) -> int:
+    return records[ATTRIBUTES_POSITION] & 7 if len(records) > ATTRIBUTES_POSITION else 0
 
 
 def _failed(index: int, error: KafkaError) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from refbroker.errors import ErrorCode, KafkaError
 from refbroker.protocol import INT8, INT16, INT32, INT64, STRING, Api, Array, Field, Struct
 
 LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING_UPLOAD = -1, -2, -3, -4, -5, -6
-VERSION_MIN = {LATEST: 1, EARLIEST: 1, MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
+SPECIAL = (LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING_UPLOAD)
+VERSION_MIN = dict(zip(SPECIAL, (1, 1, 7, 8, 9, 11)))
 CONSUMER = -1  # the replica id of clients that are none
 READ_COMMITTED = 1
 
@@ -59,7 +60,8 @@ API = Api(key=2, name="ListOffsets", versions=(1, 11), flexible=6, request=REQUE
 
 
 async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any]:
-    named = Counter((topic["name"], entry["partition_index"]) for topic in request["topics"] for entry in topic["partitions"])
+    asked = request["topics"]
+    named = Counter((topic["name"], entry["partition_index"]) for topic in asked for entry in topic["partitions"])
     topics = []
     for topic in request["topics"]:
         name = topic["name"]
@@ -73,9 +75,8 @@ async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str
                 code = ErrorCode.NONE
             except KafkaError as error:
                 code, timestamp, offset, epoch = error.code, -1, -1, -1
-            partitions.append(
-                {"partition_index": number, "error_code": code, "timestamp": timestamp, "offset": offset, "leader_epoch": epoch}
-            )
+            found = {"timestamp": timestamp, "offset": offset, "leader_epoch": epoch}
+            partitions.append({"partition_index": number, "error_code": code, **found})
         topics.append({"name": name, "partitions": partitions})
     return {"topics": topics}
 

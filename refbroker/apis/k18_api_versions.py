@@ -26,7 +26,7 @@ REQUEST = Struct(
     Field("client_software_version", STRING, "3+", default=""),
     Field("cluster_id", STRING, "5+", nullable="5+", default=None),
     Field("node_id", INT32, "5+", default=-1),
-)
+)  # fmt: skip
 
 RESPONSE = Struct(
     Field("error_code", INT16),

@@ -42,12 +42,13 @@ async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str
     for topic in request["topics"]:
         partitions = []
         for entry in topic["partitions"]:
+            number = entry["partition_index"]
             try:
-                low_watermark = _delete(broker, topic["name"], entry["partition_index"], entry["offset"])
+                low_watermark = _delete(broker, topic["name"], number, entry["offset"])
                 code = ErrorCode.NONE
             except KafkaError as error:
                 low_watermark, code = -1, error.code
-            partitions.append({"partition_index": entry["partition_index"], "low_watermark": low_watermark, "error_code": code})
+            partitions.append({"partition_index": number, "low_watermark": low_watermark, "error_code": code})
         topics.append({"name": topic["name"], "partitions": partitions})
     return {"topics": topics}
 

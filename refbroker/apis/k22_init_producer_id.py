@@ -18,14 +18,14 @@ REQUEST = Struct(
     Field("transaction_timeout_ms", INT32),
     Field("producer_id", INT64, "3+", default=-1),
     Field("producer_epoch", INT16, "3+", default=-1),
-)
+)  # fmt: skip
 
 RESPONSE = Struct(
     Field("throttle_time_ms", INT32, default=0),
     Field("error_code", INT16),
     Field("producer_id", INT64, default=-1),
     Field("producer_epoch", INT16),
-)
+)  # fmt: skip
 
 API = Api(key=22, name="InitProducerId", versions=(0, 5), flexible=2, request=REQUEST, response=RESPONSE)
 
@@ -35,7 +35,8 @@ async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str
         if (request["producer_id"] == -1) != (request["producer_epoch"] == -1):
             raise KafkaError(ErrorCode.INVALID_REQUEST)
         if request["transactional_id"] is not None:
-            raise KafkaError(ErrorCode.UNSUPPORTED_VERSION if request["transactional_id"] else ErrorCode.INVALID_REQUEST)
+            named = request["transactional_id"] != ""
+            raise KafkaError(ErrorCode.UNSUPPORTED_VERSION if named else ErrorCode.INVALID_REQUEST)
         producer_id = await broker.metadata.next_producer_id()
     except KafkaError as error:
         return {"error_code": error.code, "producer_epoch": -1}

@@ -46,13 +46,15 @@ async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str
     for topic in request["topics"]:
         partitions = []
         for entry in topic["partitions"]:
+            number = entry["partition"]
             try:
-                partition = partition_for_client(broker, topic["topic"], entry["partition"])
+                partition = partition_for_client(broker, topic["topic"], number)
                 check_leader_epoch(partition, entry["current_leader_epoch"])
                 epoch, end_offset = partition.epoch_end(entry["leader_epoch"])
                 code = ErrorCode.NONE
             except KafkaError as error:
                 code, epoch, end_offset = error.code, -1, -1
-            partitions.append({"error_code": code, "partition": entry["partition"], "leader_epoch": epoch, "end_offset": end_offset})
+            end = {"leader_epoch": epoch, "end_offset": end_offset}
+            partitions.append({"error_code": code, "partition": number, **end})
         topics.append({"topic": topic["topic"], "partitions": partitions})
     return {"topics": topics}
