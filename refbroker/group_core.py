@@ -5,7 +5,8 @@ protocol, members, an assignment for each. A group of whose members nobody is le
 A *simple* group never had members: it exists because offsets were committed in its name; it has no protocol type.
 
 A group is stored as a GroupMetadataValue (`group_records.py`) in its partition of __consumer_offsets; the last one in
-the log is what it comes back as after a restart: Empty where it has no members, else Stable, with all sessions begun anew.
+the log is what it comes back as after a restart: Empty where it has no members, else Stable, with all sessions begun
+anew.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.group_members import CONSUMER_PROTOCOL_TYPE, Join, Member, Members
+from refbroker.protocol import ProtocolError
 
 
 class State(Enum):
@@ -38,6 +40,7 @@ class Outside(NamedTuple):
     clock_ms: Callable[[], int]
     new_id: Callable[[], str]  # unique
     store: Callable[["GroupCore", dict[str, Any], Callable[[ErrorCode], None]], None]
+    forget: Callable[["GroupCore"], None]  # told when nothing may be left of a group that was never stored
 
 
 class GroupCore:
@@ -66,8 +69,8 @@ class GroupCore:
         return member
 
     def validate_commit(self, member_id: str, instance_id: str | None, generation: int) -> Member | None:
-        """The member that commits; None for a commit from outside, which only an empty group takes. Raises UNKNOWN_MEMBER_ID,
-        FENCED_INSTANCE_ID, ILLEGAL_GENERATION, REBALANCE_IN_PROGRESS."""
+        """The member that commits; None for a commit from outside, which only an empty group takes. Raises
+        UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, ILLEGAL_GENERATION, REBALANCE_IN_PROGRESS."""
         if self.state is State.DEAD:
             raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE)
         if generation < 0 and self.state is State.EMPTY:
@@ -99,7 +102,7 @@ class GroupCore:
         return topic in self.subscribed
 
     def expires_after(self, commit_timestamp_ms: int) -> int | None:
-        """The time from which offsets.retention.minutes count for an offset committed then; None: it does not expire."""
+        """From when offsets.retention.minutes count for an offset committed then; None: it does not expire."""
         if self.protocol_type is None:
             return commit_timestamp_ms
         if self.state is State.EMPTY:
@@ -139,18 +142,23 @@ class GroupCore:
         }
 
     def restore(self, value: Mapping[str, Any]) -> None:
-        """Become what a GroupMetadataValue says. The timers are begun by `Group.wake`, when all is loaded."""
+        """Become what a GroupMetadataValue says. The timers are begun by `Group.wake`, when all is loaded. Raises
+        ProtocolError where the value contradicts itself."""
+        for key in ("member_id", "group_instance_id"):
+            names = [stored[key] for stored in value["members"] if stored[key] is not None]
+            if len(names) != len(set(names)):
+                raise ProtocolError(f"group {self.group_id} has a {key} twice")
         self.members = Members()
         self.generation = value["generation"]
         self.protocol_type = value["protocol_type"] or None
-        self.protocol = value["protocol"]
+        self.protocol = value["protocol"] if not value["members"] else value["protocol"] or ""
         self.state_timestamp_ms = value["current_state_timestamp"]
         for stored in value["members"]:
             session_ms, rebalance_ms = stored["session_timeout"], stored["rebalance_timeout"]
             join = Join(
-                stored["member_id"], stored["group_instance_id"], stored["client_id"], stored["client_host"], session_ms,
-                session_ms if rebalance_ms < 0 else rebalance_ms, value["protocol_type"],
-                ((value["protocol"] or "", stored["subscription"]),),
+                stored["member_id"], stored["group_instance_id"], stored["client_id"], stored["client_host"],
+                session_ms, session_ms if rebalance_ms < 0 else rebalance_ms, value["protocol_type"],
+                ((self.protocol, stored["subscription"]),),
             )  # fmt: skip
             self.members.add(Member(stored["member_id"], join, stored["assignment"]))
         if value["leader"] in self.members:

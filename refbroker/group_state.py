@@ -8,7 +8,7 @@
 In PreparingRebalance every JoinGroup waits until all known members have joined, or the longest of their rebalance
 timeouts is over; who has not joined by then is out (static members stay until their session times out). Then the
 generation goes up by one and everybody gets an answer; the leader's has all members in it. In CompletingRebalance the
-SyncGroups wait for the leader's, which holds the assignments. They are answered once the assignments are stored (`store`).
+SyncGroups wait for the leader's, which holds the assignments. They are answered once these are stored (`store`).
 
 1. Every request gets exactly one answer, unless the group is dropped with its broker.
 2. The generation never goes down, and the members of one generation see the same members, leader and protocol.
@@ -30,7 +30,7 @@ from refbroker.group_core import GroupCore, Outside, State
 from refbroker.group_members import Join, Member, Reply
 
 NEW_MEMBER_JOIN_TIMEOUT_MS = 300_000  # a new member cannot send heartbeats: it is out if its join takes longer
-PENDING_MEMBERS_MAX = 10_000  # ids handed out and not used yet, per group: each costs memory until its session times out
+PENDING_MEMBERS_MAX = 10_000  # ids of a group handed out and not used yet: memory, until their sessions time out
 CLIENT_ID_CHARS_MAX = 255  # of a client id or instance id within a member id, which must stay a string of the protocol
 
 
@@ -61,7 +61,7 @@ class Group(GroupCore):
     def wake(self) -> None:
         """Begin the sessions of a group that was loaded."""
         for member in self.members:
-            self._heard_from(member)
+            self.heard_from(member)
         if len(self.members) > self._outside.settings.max_size:  # which was made smaller meanwhile
             self._prepare_rebalance()
 
@@ -131,7 +131,7 @@ class Group(GroupCore):
         member.join_reply = reply
         self.members.add(member)
         self._joined_since = True
-        self._heard_from(member, NEW_MEMBER_JOIN_TIMEOUT_MS)
+        self.heard_from(member, NEW_MEMBER_JOIN_TIMEOUT_MS)
         self._rebalance_or_complete()
 
     def _rejoin(self, member: Member, join: Join, reply: Reply) -> None:
@@ -168,7 +168,7 @@ class Group(GroupCore):
         if former.member_id in self._waiting_for_sync:
             self._waiting_for_sync.remove(former.member_id)
             self._waiting_for_sync.add(member_id)
-        self._heard_from(member)
+        self.heard_from(member)
         self._update(member, join, reply)
         if self.state is State.COMPLETING_REBALANCE:  # the leader may be assigning to the old id right now
             self._prepare_rebalance()
@@ -197,7 +197,7 @@ class Group(GroupCore):
             else:
                 response["skip_assignment"] = is_leader
             member.answer_join(response)
-            self._heard_from(member)  # while its request waited no timer ran
+            self.heard_from(member)  # while its request waited no timer ran
 
         self._outside.store(self, self.snapshot({m.member_id: m.assignment for m in self.members}), stored)
 
@@ -206,8 +206,10 @@ class Group(GroupCore):
         return join_response(
             member.member_id, generation_id=self.generation, protocol_type=self.protocol_type,
             protocol_name=self.protocol, leader=self.members.leader,
-            members=[{"member_id": m.member_id, "group_instance_id": m.instance_id, "metadata": m.metadata(self.protocol)}
-                     for m in self.members] if is_leader else [],
+            members=[
+                {"member_id": m.member_id, "group_instance_id": m.instance_id, "metadata": m.metadata(self.protocol)}
+                for m in self.members
+            ] if is_leader else [],
         )  # fmt: skip
 
     # Rebalancing
@@ -272,7 +274,7 @@ class Group(GroupCore):
         self._move(State.COMPLETING_REBALANCE)
         self._waiting_for_sync = {member.member_id for member in self.members}
         for member in self.members:
-            self._heard_from(member)
+            self.heard_from(member)
             member.is_new = False
             if member.join_reply is not None:
                 member.answer_join(self._joined(member))
@@ -345,14 +347,14 @@ class Group(GroupCore):
             else:
                 response = sync_response(error)
             if member.answer_sync(response):
-                self._heard_from(member)  # while its request waited no timer ran
+                self.heard_from(member)  # while its request waited no timer ran
 
     # Staying alive, leaving
 
     def heartbeat(self, member_id: str, instance_id: str | None, generation: int) -> None:
         """Raises REBALANCE_IN_PROGRESS where the member is to join again."""
         member = self._validate(member_id, instance_id, generation)
-        self._heard_from(member)
+        self.heard_from(member)
         if self.state is State.PREPARING_REBALANCE:
             raise KafkaError(ErrorCode.REBALANCE_IN_PROGRESS)
 
@@ -390,11 +392,13 @@ class Group(GroupCore):
         if member_id in self.members.pending:
             self.members.remove(member_id)
             self._complete_if_all_joined()
+            self._outside.forget(self)
         elif member_id in self.members and not self.members[member_id].is_waiting:
             self._remove(self.members[member_id])
             self.left()
 
-    def _heard_from(self, member: Member, timeout_ms: int | None = None) -> None:
+    def heard_from(self, member: Member, timeout_ms: int | None = None) -> None:
+        """Its session begins anew."""
         member_id = member.member_id
         timeout_ms = member.session_timeout_ms if timeout_ms is None else timeout_ms
         self._schedule(member_id, timeout_ms, lambda: self._session_expired(member_id))

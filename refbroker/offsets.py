@@ -7,8 +7,8 @@ beginning. So the live map is the replay of the log, always (C8.3).
 An offset may be forgotten where
 
 1. its group does not read its topic (any more), and
-2. the retention time of its commit, which old clients name, is over, else offsets.retention.minutes have gone by since the
-   group became empty, or since the commit where the group never had members, or has members that read other topics.
+2. the retention time of its commit, which old clients name, is over, else offsets.retention.minutes have gone by since
+   the group became empty, or since the commit where the group never had members, or has members that read other topics.
 """
 
 from collections.abc import Iterator, Mapping
@@ -50,13 +50,6 @@ class Offsets:
     def of(self, group: str) -> Mapping[Position, Committed]:
         return self._groups.get(group, _NONE)
 
-    def get(self, group: str, topic: str, partition: int, topic_id: UUIDValue) -> Committed | None:
-        """The committed offset, if it was committed for the topic with this id. A zero id on either side is any topic."""
-        committed = self.of(group).get((topic, partition))
-        if committed is not None and is_other_topic(committed.topic_id, topic_id):
-            return None
-        return committed
-
     def expired(self, group: GroupCore, now_ms: int, retention_ms: int) -> Expired:
         positions = []
         offsets = self.of(group.group_id)
@@ -73,5 +66,9 @@ class Offsets:
         return Expired(positions, len(positions) < len(offsets))
 
 
-def is_other_topic(committed_for: UUIDValue, topic_id: UUIDValue) -> bool:
-    return ZERO_UUID not in (committed_for, topic_id) and committed_for != topic_id
+def lookup(offsets: Mapping[Position, Committed], topic: str, partition: int, topic_id: UUIDValue) -> Committed | None:
+    """The committed offset, if it was committed for the topic with this id. A zero id on either side is any topic."""
+    committed = offsets.get((topic, partition))
+    if committed is None or (ZERO_UUID not in (committed.topic_id, topic_id) and committed.topic_id != topic_id):
+        return None
+    return committed
