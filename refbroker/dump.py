@@ -379,34 +379,34 @@ def _dump_snapshot(disk: Disk, path: str) -> Iterator[Item]:
 
 
 def _dump_offsets(disk: Disk, path: str) -> Iterator[Item]:
-    for (topic, partition), offset in checkpoints.read_offsets(disk, path).items():
+    data = read_file(disk, path, bytes_max=checkpoints.CHECKPOINT_BYTES_MAX)
+    for (topic, partition), offset in checkpoints.parse_offsets(data).items():
         yield _checkpoint({"topic": topic, "partition": partition, "offset": offset})
 
 
 def _dump_epochs(disk: Disk, path: str) -> Iterator[Item]:
-    for epoch, start_offset in epochs.EpochCache.load(disk, path).entries:
+    for epoch, start_offset in epochs.parse_epochs(read_file(disk, path, bytes_max=checkpoints.CHECKPOINT_BYTES_MAX)):
         yield _checkpoint({"epoch": epoch, "startOffset": start_offset})
 
 
 def _dump_partition_metadata(disk: Disk, path: str) -> Iterator[Item]:
-    topic_id = checkpoints.read_partition_metadata(disk, path)
-    if topic_id is None:
-        raise FileNotFoundError(f"{path}: no such file")
+    topic_id = checkpoints.parse_partition_metadata(_read_small(disk, path))
     yield _checkpoint({"topicId": checkpoints.format_uuid(topic_id)})
 
 
 def _dump_meta_properties(disk: Disk, path: str) -> Iterator[Item]:
-    meta = checkpoints.read_meta_properties(disk, path)
-    if meta is None:
-        raise FileNotFoundError(f"{path}: no such file")
+    meta = checkpoints.parse_meta_properties(_read_small(disk, path))
     yield _checkpoint(
         {"version": meta.version, "clusterId": meta.cluster_id, "nodeId": meta.node_id, "directoryId": meta.directory_id}
     )
 
 
 def _dump_clean_shutdown(disk: Disk, path: str) -> Iterator[Item]:
-    data = read_file(disk, path, bytes_max=checkpoints.SMALL_FILE_BYTES_MAX)
-    yield _checkpoint({"brokerEpoch": checkpoints.parse_clean_shutdown(data)})
+    yield _checkpoint({"brokerEpoch": checkpoints.parse_clean_shutdown(_read_small(disk, path))})
+
+
+def _read_small(disk: Disk, path: str) -> bytes:
+    return read_file(disk, path, bytes_max=checkpoints.SMALL_FILE_BYTES_MAX)
 
 
 def _checkpoint(fields: dict[str, Any]) -> Item:
