@@ -67,6 +67,42 @@ def _run_layer(layer, report, seed, seconds, depth, workers, out: Path, progress
     progress.done()
 
 
+@cli.command()
+@click.option("--upstream", required=True, metavar="HOST:PORT", help="the broker")
+@click.option("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT", help="where clients connect")
+@click.option("--rules", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML, see chaos/network/rules.py")
+def proxy(upstream: str, listen: str, rules: Path | None) -> None:
+    """A Kafka-aware proxy: loses replies, delays, duplicates, resets, by rule. Ctrl-C ends it."""
+    import asyncio
+
+    from chaos.network.proxy import Proxy
+    from chaos.network.rules import BadRule, parse_rules
+
+    try:
+        where = Proxy(_address(upstream), parse_rules(rules.read_text()) if rules else [])
+    except BadRule as error:
+        raise click.UsageError(f"{rules}: {error}") from None
+
+    async def serve() -> None:
+        host, port = await where.start(*_address(listen))
+        click.echo(f"proxy ready on {host}:{port} for {upstream}, {len(where.rules)} rules")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await where.stop()
+            for rule in where.rules:
+                click.echo(f"{rule.action} {rule.api}: matched {rule.matched}, acted {rule.acted}", err=True)
+
+    asyncio.run(serve())
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise click.UsageError(f"{text!r} is no HOST:PORT")
+    return host, int(port)
+
+
 class Progress:
     """At most one line a second on a terminal, rewritten in place; a line every five seconds elsewhere."""
 

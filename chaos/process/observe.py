@@ -29,6 +29,11 @@ def create_topics(bootstrap: str, topics: dict[str, int], configs: dict[str, str
         future.result(ANSWER_SECONDS_MAX)
 
 
+def topic_exists(bootstrap: str, topic: str) -> bool:
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    return topic in admin.list_topics(timeout=ANSWER_SECONDS_MAX).topics
+
+
 def read_all(bootstrap: str, topics: dict[str, int]) -> tuple[dict, dict]:
     """({(topic, partition): [Kept]}, {(topic, partition): log end offset}) as a consumer from the beginning gets it."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "chaos-reader", "enable.auto.commit": False,

@@ -177,7 +177,7 @@ def _observe(bootstrap: str, case: Case) -> Case:
 
 def _times_and_files(target: Refbroker, directory: Path) -> list[Finding]:
     """The files against each other, and lookups by time against the log: with the indexes, and with all of them deleted."""
-    findings = _files(Path(target.data_directory))
+    findings = check_files(Path(target.data_directory), TOPICS)
     segments = observe.read_files(Path(target.data_directory), TOPICS)
     records = {where: [r for s in parts for b in s.batches for r in b.records] for where, parts in segments.items()}
     wanted = {where: _some_times([timestamp for _, timestamp, _ in found]) for where, found in records.items() if found}
@@ -214,9 +214,10 @@ def _some_times(timestamps: list[int]) -> list[int]:
     return [low - 1, low, high, high + 1, *(low + (high - low) * part // 12 for part in range(1, 12))]
 
 
-def _files(data_dir: Path) -> list[Finding]:
+def check_files(data_dir: Path, topics: dict[str, int]) -> list[Finding]:
+    """Holes, torn tails and indexes of every partition of these topics."""
     findings = []
-    for (topic, number), segments in observe.read_files(data_dir, TOPICS).items():
+    for (topic, number), segments in observe.read_files(data_dir, topics).items():
         end = None
         for segment in segments:
             if segment.problem:
@@ -291,7 +292,7 @@ def _judge_cut(place: Path, case: Case, findings: list[Finding], taken: list[str
     finally:
         target.kill()
     evidence = f" [{len(taken)} effects taken; {place}]"
-    for finding in [*checks.check_all(case), *_files(Path(target.data_directory))]:
+    for finding in [*checks.check_all(case), *check_files(Path(target.data_directory), TOPICS)]:
         findings.append(Finding(**{**vars(finding), "evidence": finding.evidence + evidence}))
     return len(checks.lost.missing(case))
 
