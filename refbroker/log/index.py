@@ -239,7 +239,10 @@ class TimeIndex(_Index):
 
 
 def strip_room(data: bytes, entry_bytes: int) -> tuple[bytes, int]:
-    """(the entries, the number of zero bytes cut off behind them). An entry that ends in zeros keeps them."""
+    """(the entries, the number of zero bytes cut off behind them). An entry that ends in zeros keeps them, and a time
+    index of one entry has no room: its segment's only timestamp may be 0."""
+    if len(data) == entry_bytes == TIME_ENTRY.size:
+        return data, 0
     used = len(data.rstrip(b"\0"))
     used = min(len(data), -(-used // entry_bytes) * entry_bytes)
     return data[:used], len(data) - used
