@@ -1,26 +1,26 @@
 """What is in these files of a Kafka data directory, and is it valid?
 
 One line for each batch, record, index entry, producer or checkpoint entry, in the words of Kafka's own DumpLogSegments
-(`--print-data-log`), so that the two can be compared line by line; or, as JSON, one object a line with the same content.
-The kind of a file is told from its name, so it must still have the one that the broker gave it:
+(`--print-data-log`), so that the two can be compared line by line; or, as JSON, one object a line with the same
+content. The kind of a file is told from its name, so it must still have the one that the broker gave it:
 
-    <base offset>.log  .index  .timeindex  .txnindex    <offset>.snapshot    <offset>-<epoch>.checkpoint (a KRaft snapshot)
+    <base offset>.log  .index  .timeindex  .txnindex  <offset>.snapshot  <offset>-<epoch>.checkpoint (KRaft's snapshot)
     leader-epoch-checkpoint  *-offset-checkpoint  partition.metadata  meta.properties  .kafka_cleanshutdown
 
 also with .deleted, .swap or .cleaned behind it. What is wrong is told in a line "invalid: ..." where it is found, and
 makes the exit status 1:
 
-1. a log: a batch that does not parse, with its position and how many bytes stand behind it; a wrong CRC (isvalid: false); records
-   that do not decode; offsets or leader epochs that go back; a first batch below the file's base offset;
+1. a log: a batch that does not parse, with its position and how many bytes are left from there; a wrong CRC (isvalid:
+   false); records that do not decode; offsets or leader epochs that go back; a first batch below the file's name;
 2. an index: what `log/index.py` calls corrupt; with the .log beside it, an entry that does not name the last offset and
    the position of one of its batches (C5.1), or whose timestamp is not that batch's, the largest so far (C5.3);
 3. any other file: what its module refuses; a file that cannot be read.
 
-Gaps between offsets are told and not held against the file, which may be compacted; nor are zeros at its end, which are room
-(C2.7).
+Gaps between offsets are told and not held against the file, which may be compacted; nor are zeros at its end, which
+are room (C2.7).
 
-How Apache Kafka's tool differs: it stops with an exception at the first batch that does not parse, always ends with status
-0, knows none of the text files, and decodes KRaft's control records.
+How Apache Kafka's tool differs: it stops with an exception at the first batch that does not parse, has no exit status
+for what is invalid, knows none of the text files, and decodes KRaft's control records.
 """
 
 import base64
@@ -218,7 +218,9 @@ def _optional_long(value: int | None) -> str:
 
 
 def _pairs(fields: dict[str, Any]) -> str:
-    return " ".join(f"{key}: {str(value).lower() if isinstance(value, bool) else value}" for key, value in fields.items())
+    return " ".join(
+        f"{key}: {str(value).lower() if isinstance(value, bool) else value}" for key, value in fields.items()
+    )
 
 
 def _dump_records(batch: Batch, position: int) -> Iterator[Item]:
@@ -293,7 +295,9 @@ def _dump_offset_index(disk: Disk, path: str) -> Iterator[Item]:
         if by_position is not None and by_position.get(position) != offset:
             found = by_position.get(position)
             yield _invalid(
-                f"index offset {offset}, but " + ("no batch" if found is None else f"log offset {found}") + f" at {position}"
+                f"index offset {offset}, but "
+                + ("no batch" if found is None else f"log offset {found}")
+                + f" at {position}"
             )
 
 
@@ -397,7 +401,12 @@ def _dump_partition_metadata(disk: Disk, path: str) -> Iterator[Item]:
 def _dump_meta_properties(disk: Disk, path: str) -> Iterator[Item]:
     meta = checkpoints.parse_meta_properties(_read_small(disk, path))
     yield _checkpoint(
-        {"version": meta.version, "clusterId": meta.cluster_id, "nodeId": meta.node_id, "directoryId": meta.directory_id}
+        {
+            "version": meta.version,
+            "clusterId": meta.cluster_id,
+            "nodeId": meta.node_id,
+            "directoryId": meta.directory_id,
+        }
     )
 
 

@@ -37,8 +37,8 @@ A client's batch is accepted (`validate_produce`) if beyond that, in this order,
 
 How Apache Kafka differs: it opens every batch, so it also refuses with INVALID_RECORD a batch whose records do not
 decode, corrects a max timestamp that is not the largest of the records, and judges each timestamp on its own; we judge
-the two in the header. It drops an incomplete batch behind the first without a word and acknowledges the rest: we refuse the
-whole. An unknown codec makes it answer UNKNOWN_SERVER_ERROR.
+the two in the header. It drops an incomplete batch behind the first without a word and acknowledges the rest: we refuse
+the whole. An unknown codec makes it answer UNKNOWN_SERVER_ERROR.
 """
 
 import struct
@@ -100,8 +100,8 @@ class Batch:
     """A parsed header over `view`, the memoryview of exactly this batch (or its beginning: `parse(header_only=)`)."""
 
     __slots__ = (
-        "view", "base_offset", "size", "leader_epoch", "magic", "crc", "attributes", "last_offset_delta", "base_timestamp",
-        "max_timestamp", "producer_id", "producer_epoch", "base_sequence", "record_count",
+        "view", "base_offset", "size", "leader_epoch", "magic", "crc", "attributes", "last_offset_delta",
+        "base_timestamp", "max_timestamp", "producer_id", "producer_epoch", "base_sequence", "record_count",
     )  # fmt: skip
 
     def __init__(self, buffer: memoryview, position: int):

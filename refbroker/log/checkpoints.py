@@ -1,6 +1,6 @@
 """What do the small files of a data directory say, and how are they replaced?
 
-    recovery-point-offset-checkpoint  log-start-offset-checkpoint  replication-offset-checkpoint  cleaner-offset-checkpoint
+    recovery-point-offset-checkpoint, log-start-, replication-, cleaner-
         text: line "0" (version), line with the number of entries, then lines "topic partition offset"
     .kafka_cleanshutdown    {"version":0,"brokerEpoch":17}, no line end. While it is there, the last stop was clean
     meta.properties         Java properties: version=1, cluster.id, node.id, directory.id (version 0: broker.id)
@@ -60,7 +60,7 @@ class MetaProperties(NamedTuple):
     version: int = 1
 
 
-# ---------------------------------------------------------------- the text format that four checkpoints and the epochs share
+# ---------------------------------------------------------------- the text format of checkpoints and epochs
 
 
 def format_lines(lines: list[str]) -> bytes:

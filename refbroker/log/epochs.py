@@ -3,14 +3,21 @@
 A leader epoch numbers the reigns over a partition: it rises at each unclean start, so that an offset that is used again
 can be told apart from what it named before (C2.8). Each batch carries its epoch; the cache keeps where each one
 began. `leader-epoch-checkpoint` is a text file: line "0" (version), line with the number of entries, then lines
-"epoch first-offset". Valid if epochs and offsets both strictly increase (C4.4); it equals what a scan of the log's batch
-headers gives, plus at most one last entry that starts at the log end offset.
+"epoch first-offset". Valid if epochs and offsets both strictly increase (C4.4); it equals what a scan of the log's
+batch headers gives, plus at most one last entry that starts at the log end offset.
 
-How Apache Kafka differs: it writes the file after a truncation in the background, and sorts out on the next start what a
-crash left in it.
+How Apache Kafka differs: it writes the file after a truncation in the background, and sorts out on the next start what
+a crash left in it.
 """
 
-from refbroker.log.checkpoints import CHECKPOINT_BYTES_MAX, EPOCH_MAX, OFFSET_MAX, InvalidFile, format_lines, parse_lines
+from refbroker.log.checkpoints import (
+    CHECKPOINT_BYTES_MAX,
+    EPOCH_MAX,
+    OFFSET_MAX,
+    InvalidFile,
+    format_lines,
+    parse_lines,
+)
 from refbroker.log.checkpoints import parse_number
 from refbroker.log.disk import Disk, read_file, replace_file
 

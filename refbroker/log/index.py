@@ -7,14 +7,14 @@ Two sparse files beside each segment's `.log`, derived from it and rebuilt from 
                 the last offset of a batch, relative to the segment's base offset, and the position of its first byte
     .timeindex  12 bytes an entry:  timestamp int64 | relative offset int32
                 the largest timestamp so far, and the last offset of the batch that first had it
-    .txnindex   34 bytes an entry:  version int16 = 0 | producer id | first offset | last offset | last stable offset, int64 each
+    .txnindex   34 bytes an entry:  version int16 = 0 | then int64: producer id, first, last and last stable offset
 
 A file is valid (`load`), and then gives the same answers as a rebuilt one (C5.5), if
 1. its size is a multiple of the entry size;
 2. offset index: offsets and positions strictly increase (C5.2), and no position is 0, as the first batch of a segment
    gets no entry;
 3. time index: timestamps strictly increase, and are not negative; offsets do not decrease (C5.3);
-4. no relative offset is negative, none reaches the log end offset, no position the end of the log, where these are given;
+4. no relative offset is negative, none reaches the log end offset, no position the log's end, where these are given;
 5. zeros to the end of the file are not entries but room: a Kafka that was killed leaves them. They are cut off.
 
 Entries are kept in memory, 8 and 12 bytes each as on disk; an append writes one entry at the end of the file.
@@ -126,13 +126,18 @@ class OffsetIndex(_Index):
         if entries and log_bytes is not None and entries[-1][1] >= log_bytes:
             raise CorruptIndex(f"{self.path}: last position {entries[-1][1]} in a log of {log_bytes} bytes")
         if entries and log_end_offset is not None and self.base_offset + entries[-1][0] >= log_end_offset:
-            raise CorruptIndex(f"{self.path}: last offset {self.base_offset + entries[-1][0]}, log end {log_end_offset}")
+            raise CorruptIndex(
+                f"{self.path}: last offset {self.base_offset + entries[-1][0]}, log end {log_end_offset}"
+            )
         self._offsets.extend(entry[0] for entry in entries)
         self._positions.extend(entry[1] for entry in entries)
 
     def append(self, offset: int, position: int) -> None:
         relative = self._relative(offset)
-        assert not self._offsets or (relative > self._offsets[-1] and position > self._positions[-1]), (offset, position)
+        assert not self._offsets or (relative > self._offsets[-1] and position > self._positions[-1]), (
+            offset,
+            position,
+        )
         assert position > 0, "the first batch of a segment gets no entry"
         self._open().append([OFFSET_ENTRY.pack(relative, position)])
         self._offsets.append(relative)
@@ -194,7 +199,9 @@ class TimeIndex(_Index):
         self._timestamps, self._offsets = array("q"), array("i")
         entries = parse_time_index(self._read(), self.path)
         if entries and log_end_offset is not None and self.base_offset + entries[-1][1] >= log_end_offset:
-            raise CorruptIndex(f"{self.path}: last offset {self.base_offset + entries[-1][1]}, log end {log_end_offset}")
+            raise CorruptIndex(
+                f"{self.path}: last offset {self.base_offset + entries[-1][1]}, log end {log_end_offset}"
+            )
         self._timestamps.extend(entry[0] for entry in entries)
         self._offsets.extend(entry[1] for entry in entries)
 

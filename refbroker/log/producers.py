@@ -205,7 +205,7 @@ class ProducerStates:
         producer.txn_start_offset = None
 
     def expire(self, now_ms: int) -> int:
-        """Forget who has been silent for long, by the time of its last batch; never one whose transaction is open (C6.7)."""
+        """Forget who has long been silent, by the time of its last batch; never with an open transaction (C6.7)."""
         expired = [producer.producer_id for producer in self.active if self._is_expired(producer, now_ms)]
         for producer_id in expired:
             del self._producers[producer_id]
@@ -237,9 +237,7 @@ class ProducerStates:
         file.append([data])
         return file
 
-    def load(
-        self, disk: Disk, directory: str, log_start_offset: int, log_end_offset: int, now_ms: int
-    ) -> Loaded:
+    def load(self, disk: Disk, directory: str, log_start_offset: int, log_end_offset: int, now_ms: int) -> Loaded:
         """Take the newest valid snapshot within the log, or start with nothing at the log start. Snapshots outside of
         the log, and those that are corrupt, are removed (C6.2): call it after a truncation, too."""
         self.clear(log_start_offset)

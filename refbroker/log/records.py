@@ -5,9 +5,11 @@ batches of a log that Kafka wrote. From byte 61 of a batch on (compressed as one
 each record, all lengths and deltas as zigzag varints:
 
     length of what follows | attributes int8 = 0 | timestamp delta | offset delta |
-    key length (-1 null) key | value length (-1 null) value | header count, per header: key length key, value length (-1 null) value
+    key length (-1 null) key | value length (-1 null) value |
+    header count, then for each: key length key, value length (-1 null) value
 
-A record's timestamp is the batch's base timestamp plus its delta; under log-append time it is the batch's max timestamp.
+A record's timestamp is the batch's base timestamp plus its delta; under log-append time it is the batch's max
+timestamp.
 
 Records are valid if
 1. each varint ends within 5 bytes (10 for a timestamp delta) and its value fits 32 (64) bits;
@@ -19,7 +21,8 @@ Records are valid if
 
 Codecs: gzip from the standard library; snappy, lz4 and zstd through `cramjam` (the extra `codecs`); without it, opening
 such a batch raises CodecMissing, and only that. Snappy is written in the framing of xerial's library, as all Kafka
-clients do; read with and without it. LZ4 is a frame of independent blocks of 64 KiB, which is all that Kafka's Java reader takes.
+clients do; read with and without it. LZ4 is written as a frame of independent blocks of 64 KiB: Kafka's Java reader
+takes no dependent ones.
 
 How Apache Kafka differs: it bounds the decompressed size nowhere.
 """
@@ -104,7 +107,7 @@ def build(
 
 
 def iterate(batch: Batch, *, bytes_max: int) -> Iterator[Record]:
-    """The batch's records. Raises InvalidRecords, also where they decompress to more than `bytes_max`, or CodecMissing."""
+    """The batch's records. Raises InvalidRecords, also where they decompress to more than `bytes_max`; CodecMissing."""
     data = _decompress(batch.codec, batch.view[HEADER_SIZE:], bytes_max)
     position = 0
     for index in range(batch.record_count):

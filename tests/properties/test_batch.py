@@ -1,4 +1,4 @@
-"""The record batch: golden bytes of Apache Kafka 4.4.0, CRC against an independent implementation, each rule broken once.
+"""The record batch: golden bytes of Apache Kafka 4.4.0, CRC against an independent one, each rule broken once.
 
 The error codes of `REFUSED` were compared with a running Kafka 4.4.0 (each of them sent as a Produce request).
 """
@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.log.batch import HEADER_SIZE, CorruptBatch, IncompleteBatch, check, parse, parse_all, stamp, validate_produce
+from refbroker.log.batch import (
+    HEADER_SIZE,
+    CorruptBatch,
+    IncompleteBatch,
+    check,
+    parse,
+    parse_all,
+    stamp,
+    validate_produce,
+)
 from refbroker.log.records import Record, build
 
 T = 1795446000000
@@ -121,7 +130,10 @@ REFUSED = {
     "count -1": (patched(">i", 57, -1), ErrorCode.INVALID_RECORD),
     "count 2^31-1": (patched(">i", 57, 2**31 - 1, patched(">i", 23, 2**31 - 2)), ErrorCode.INVALID_RECORD),
     "control": (three(control=True), ErrorCode.INVALID_RECORD),
-    "transactional": (three(transactional=True, producer_id=1, producer_epoch=0, base_sequence=0), ErrorCode.INVALID_TXN_STATE),
+    "transactional": (
+        three(transactional=True, producer_id=1, producer_epoch=0, base_sequence=0),
+        ErrorCode.INVALID_TXN_STATE,
+    ),
     "producer without sequence": (three(producer_id=1, producer_epoch=0), ErrorCode.INVALID_RECORD),
     "codec 5": (patched(">h", 21, 5), ErrorCode.UNSUPPORTED_COMPRESSION_TYPE),
     "two batches": (three() + three(), ErrorCode.INVALID_RECORD),

@@ -48,7 +48,9 @@ def test_meta_properties_round_trip(node_id, cluster_id, directory_id):
 
 
 def test_meta_properties_of_an_older_kafka():
-    assert checkpoints.parse_meta_properties(b"broker.id=3\ncluster.id=c\nversion=0\n") == MetaProperties(3, "c", None, 0)
+    assert checkpoints.parse_meta_properties(b"broker.id=3\ncluster.id=c\nversion=0\n") == MetaProperties(
+        3, "c", None, 0
+    )
 
 
 @pytest.mark.parametrize(

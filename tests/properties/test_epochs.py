@@ -95,7 +95,9 @@ def test_epoch_zero_counts():
     assert cache.assign(0, 0) and cache.latest == 0 and cache.end_offset_for(0, 7) == (0, 7)
 
 
-@pytest.mark.parametrize("text", ["0\n1\n0\n", "0\n1\n0 0 0\n", "0\n2\n0 0\n0 5\n", "0\n2\n0 5\n1 5\n", "0\n1\n-1 0\n", "0\n2\n0 0\n", "?"])
+@pytest.mark.parametrize(
+    "text", ["0\n1\n0\n", "0\n1\n0 0 0\n", "0\n2\n0 0\n0 5\n", "0\n2\n0 5\n1 5\n", "0\n1\n-1 0\n", "0\n2\n0 0\n", "?"]
+)
 def test_broken_files(text, tmp_path):
     with pytest.raises(InvalidFile):
         parse_epochs(text.encode())

@@ -160,7 +160,15 @@ def test_any_bytes_are_refused_or_obey_the_laws(data):
 
 @pytest.mark.parametrize(
     "words",
-    [[5, 0], [5, 102, 5, 204], [5, 102, 8, 102], [8, 102, 5, 204], [2**32 - 1, 102], [5, 102, 0, 0, 8, 204], [5, 102, 8]],
+    [
+        [5, 0],
+        [5, 102, 5, 204],
+        [5, 102, 8, 102],
+        [8, 102, 5, 204],
+        [2**32 - 1, 102],
+        [5, 102, 0, 0, 8, 204],
+        [5, 102, 8],
+    ],
 )
 def test_offset_index_rules(tmp_path, words):
     write(f"{tmp_path}/i", b"".join(word.to_bytes(4, "big") for word in words))

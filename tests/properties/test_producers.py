@@ -1,7 +1,7 @@
 """Producer state against a model that remembers the whole log, and snapshots that lie.
 
-The decisions on 3,000 random batches of four producers, retries, gaps, wraps and zombies among them, were compared with a
-running Kafka 4.4.0 batch by batch; so was the snapshot that it wrote when it stopped.
+The decisions on 3,000 random batches of four producers, retries, gaps, wraps and zombies among them, were compared with
+a running Kafka 4.4.0 batch by batch; so was the snapshot that it wrote when it stopped.
 """
 
 import pytest
@@ -19,11 +19,18 @@ WRAP = 2**31
 DISK = Disk()
 
 
-def batch_of(sequence: int, count: int = 1, *, offset: int = 0, producer: int = 0, epoch: int = 0, time: int = T, **more) -> Batch:
+def batch_of(
+    sequence: int, count: int = 1, *, offset: int = 0, producer: int = 0, epoch: int = 0, time: int = T, **more
+) -> Batch:
     records = [Record(offset + index, time + index, b"k", b"v") for index in range(count)]
     return parse(
         build(
-            records, base_offset=offset, producer_id=producer, producer_epoch=epoch, base_sequence=sequence % WRAP, **more
+            records,
+            base_offset=offset,
+            producer_id=producer,
+            producer_epoch=epoch,
+            base_sequence=sequence % WRAP,
+            **more,
         )
     )
 
@@ -44,7 +51,13 @@ def code_of(states: ProducerStates, batch: Batch) -> ErrorCode:
 def known(states: ProducerStates, batches: int = 5) -> dict:
     """Everything that decides, for comparison."""
     return {
-        each.producer_id: (each.epoch, each.coordinator_epoch, each.last_timestamp, each.txn_start_offset, list(each.batches)[-batches:])
+        each.producer_id: (
+            each.epoch,
+            each.coordinator_epoch,
+            each.last_timestamp,
+            each.txn_start_offset,
+            list(each.batches)[-batches:],
+        )
         for each in states.active
     }
 
@@ -58,9 +71,10 @@ def test_golden_snapshot_of_kafka():
     assert states.encode_snapshot() == golden and states.end_offset == 3
     (producer,) = decode_snapshot(golden)
     assert (producer.producer_id, producer.epoch, producer.last_sequence, producer.last_offset) == (0, 0, 2, 2)
-    assert ProducerStates().encode_snapshot() == bytes.fromhex("0001 48674bc7 00000000") and decode_snapshot(
-        bytes.fromhex("0001 48674bc7 00000000")
-    ) == []
+    assert (
+        ProducerStates().encode_snapshot() == bytes.fromhex("0001 48674bc7 00000000")
+        and decode_snapshot(bytes.fromhex("0001 48674bc7 00000000")) == []
+    )
 
 
 def test_batches_without_a_producer_are_none_of_our_business():
@@ -152,7 +166,7 @@ def test_expiry():
 
 @st.composite
 def attempts(draw) -> list[tuple[int, int, int, int]]:
-    """(producer, epoch rise, sequence step from the next one, count): mostly the next batch, retries and gaps among them."""
+    """(producer, epoch rise, sequence step from the next one, count): mostly the next batch; retries, gaps, zombies."""
     return draw(
         st.lists(
             st.tuples(
@@ -193,7 +207,11 @@ def model(mine: list[Batch], batch: Batch):
     last = mine[-1]
     recent = [each for each in mine if each.producer_epoch == last.producer_epoch][-5:]
     for each in recent:
-        if (each.producer_epoch, each.base_sequence, each.record_count) == (batch.producer_epoch, batch.base_sequence, batch.record_count):
+        if (each.producer_epoch, each.base_sequence, each.record_count) == (
+            batch.producer_epoch,
+            batch.base_sequence,
+            batch.record_count,
+        ):
             return each.base_offset
     if batch.producer_epoch < last.producer_epoch:
         return ErrorCode.INVALID_PRODUCER_EPOCH
@@ -204,8 +222,9 @@ def model(mine: list[Batch], batch: Batch):
 @settings(max_examples=150)
 @given(attempts(), st.sampled_from([0, 5, WRAP - 3]), st.data())
 def test_decisions_snapshots_and_replays_agree(attempts, begin, data):
-    """C6.1, C6.4, C6.5: each decision is that of the model; a full replay gives the live state; a snapshot anywhere and the replay
-    from there gives it but for retries older than the snapshot; a replay from before the snapshot does no harm."""
+    """C6.1, C6.4, C6.5: each decision is that of the model; a full replay gives the live state; a snapshot anywhere and
+    the replay from there gives it but for retries older than the snapshot; beginning the replay before the snapshot
+    does no harm, and then these are known, too."""
     states, log = run(attempts, begin)
     assert known(after(*log)) == known(states)
     cut = data.draw(st.integers(0, len(log)))

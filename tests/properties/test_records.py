@@ -56,7 +56,9 @@ def test_golden_records_of_kafka():
 
 @given(record_lists(), st.sampled_from(CODEC_NUMBERS))
 def test_round_trip(expected, codec):
-    data = build(expected, base_offset=expected[0].offset, codec=codec, producer_id=3, producer_epoch=1, base_sequence=9)
+    data = build(
+        expected, base_offset=expected[0].offset, codec=codec, producer_id=3, producer_epoch=1, base_sequence=9
+    )
     batch = parse(data)
     check(batch)
     assert batch.codec == codec and batch.last_offset == expected[-1].offset
