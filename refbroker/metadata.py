@@ -23,15 +23,15 @@ has its format). `MetadataStore` is its only writer. The rules:
 missing ones are made, empty; one of a removed topic is deleted; one of an unknown topic or another topic id is set
 aside as `-stray`, kept, never served. Each is reported.
 
-Apache Kafka's controller does the same with a quorum; its broker leaves directories of removed topics as strays. It also
-writes snapshots: this log is short (a record per change, one for each 1,000 producers) and is kept whole.
+Apache Kafka's controller does the same with a quorum; its broker leaves directories of removed topics as strays. It
+also writes snapshots: this log is short (a record per change, one for each 1,000 producers) and is kept whole.
 """
 
 import asyncio
 import logging
 import re
 import uuid
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from refbroker.config import LogConfig, validate_topic_configs
@@ -40,9 +40,9 @@ from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log import batch as batches
 from refbroker.log import records
 from refbroker.log.disk import read_file
-from refbroker.metadata_configs import check_broker_configs
+from refbroker.metadata_configs import Configs, check_broker_configs
 from refbroker.metadata_records import (
-    CONFIG, PARTITION, PRODUCER_IDS, REMOVE_TOPIC, TOPIC, Entry, Image, Resource, Topic, decode, encode,
+    PRODUCER_IDS, REMOVE_TOPIC, Entry, Image, Resource, Topic, config_entries, decode, encode, partition_entries, topic_entries,
 )  # fmt: skip
 from refbroker.topic_rules import (
     CLUSTER_METADATA, NewTopic, check_change_size, check_growth, check_name, check_new_name, partitions_of,
@@ -51,7 +51,12 @@ from refbroker.topic_rules import (
 log = logging.getLogger(__name__)
 
 CLUSTER_METADATA_ID = uuid.UUID(int=1)  # Kafka's reserved id
-METADATA_CONFIGS = {"flush.messages": "1", "retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": str(8 << 20)}
+METADATA_CONFIGS = {
+    "flush.messages": "1",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "max.message.bytes": str(8 << 20),
+}
 SNAPSHOT_NAME = re.compile(r"(\d{20})-(\d{10})\.checkpoint")
 SNAPSHOT_BYTES_MAX = 256 << 20  # of a cluster with millions of partitions; more is no snapshot
 BATCH_BYTES_MAX = 64 << 20  # a compressed metadata batch, opened
@@ -86,7 +91,7 @@ class MetadataStore:
     # Start and stop
 
     async def start(self) -> None:
-        """Replay and reconcile. Nothing may be served before. Raises StartupError where the log cannot be understood."""
+        """Replay and reconcile. Nothing may be served before. Raises StartupError: the log cannot be understood."""
         logs = self._broker.logs
         log_config = self._broker.config.log_config(METADATA_CONFIGS)
         partition = logs.partitions.get((CLUSTER_METADATA, 0))
@@ -136,7 +141,9 @@ class MetadataStore:
                 report.append(f"{name}-{number}: deleted, its topic was removed before the last stop (C9.5)")
             else:
                 logs.stray(name, number)
-                report.append(f"{name}-{number}: set aside as -stray, topic id {partition.topic_id} is not that of a topic (C9.6)")
+                report.append(
+                    f"{name}-{number}: set aside as -stray, topic id {partition.topic_id} is not that of a topic (C9.6)"
+                )
         missing = [
             (topic.name, number, topic.topic_id, self._log_config(topic))
             for topic in self.topics.values()
@@ -171,17 +178,23 @@ class MetadataStore:
     # Changes
 
     async def create_topic(
-        self, name: str, partitions: int = -1, configs: Mapping[str, str] = {}, replication_factor: int = -1  # noqa: B006
+        self,
+        name: str,
+        partitions: int = -1,
+        configs: Mapping[str, str] = {},
+        replication_factor: int = -1,  # noqa: B006
     ) -> Topic:
-        """Raises KafkaError: TOPIC_ALREADY_EXISTS, INVALID_TOPIC_EXCEPTION, INVALID_CONFIG, ..., KAFKA_STORAGE_ERROR."""
+        """Raises KafkaError: TOPIC_ALREADY_EXISTS, INVALID_TOPIC_EXCEPTION, INVALID_CONFIG, KAFKA_STORAGE_ERROR, ..."""
         outcome = (await self.create_topics([NewTopic(name, partitions, configs, replication_factor)]))[name]
         if isinstance(outcome, KafkaError):
             raise outcome
         return outcome
 
-    async def create_topics(self, wanted: Sequence[NewTopic], *, validate_only: bool = False) -> dict[str, Topic | KafkaError]:
+    async def create_topics(
+        self, wanted: Sequence[NewTopic], *, validate_only: bool = False
+    ) -> dict[str, Topic | KafkaError]:
         """All that pass the checks, in one change; for each name the topic or why not."""
-        return await self._exclusively(self._create_topics(wanted, validate_only)) if wanted else {}
+        return await self._to_its_end(self._create_topics(wanted, validate_only)) if wanted else {}
 
     async def auto_create(self, name: str) -> Topic:
         """The topic, made with the broker's defaults if it is not there."""
@@ -202,38 +215,35 @@ class MetadataStore:
 
     async def delete_topics(self, topics: Sequence[Topic]) -> dict[uuid.UUID, KafkaError | None]:
         """All that are still there, in one change; for each id None or why not."""
-        return await self._exclusively(self._delete_topics(topics)) if topics else {}
+        return await self._to_its_end(self._delete_topics(topics)) if topics else {}
 
     async def create_partitions(
         self, name: str, total: int, *, assignments: Sequence[Sequence[int]] | None = None, validate_only: bool = False
     ) -> None:
-        await self._exclusively(self._create_partitions(name, total, assignments, validate_only))
+        await self._to_its_end(self._create_partitions(name, total, assignments, validate_only))
 
     async def set_topic_configs(self, name: str, configs: Mapping[str, str]) -> None:
         """Replace a topic's own configs."""
-        await self._exclusively(self._alter(Resource.TOPIC, name, lambda _: dict(configs), False))
+        await self._to_its_end(self._alter(Resource.TOPIC, name, lambda _: dict(configs), False))
 
-    async def alter_configs(self, resource_type: int, name: str, change, *, validate_only: bool = False) -> None:
+    async def alter_configs(
+        self, resource_type: int, name: str, change: Callable[[Configs], Configs], *, validate_only: bool = False
+    ) -> None:
         """Replace the configs of a topic or of the broker by `change(those it has)`. Raises KafkaError."""
-        await self._exclusively(self._alter(resource_type, name, change, validate_only))
+        await self._to_its_end(self._alter(resource_type, name, change, validate_only))
 
     async def next_producer_id(self) -> int:
         while self._next_id == self._ids_end:
-            await self._exclusively(self._reserve_producer_ids())
+            await self._to_its_end(self._reserve_producer_ids())
         producer_id = self._next_id
         self._next_id += 1
         return producer_id
 
     # How a change is made
 
-    async def _exclusively(self, change: Coroutine) -> Any:
-        """Run a change alone and to its end, whatever becomes of the one who asked for it (rule 2)."""
-
-        async def run() -> Any:
-            async with self._changing:
-                return await change
-
-        task = asyncio.get_running_loop().create_task(run())
+    async def _to_its_end(self, change: Coroutine) -> Any:
+        """Run a change to its end, whatever becomes of the one who asked for it (rule 2)."""
+        task = asyncio.get_running_loop().create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         return await asyncio.shield(task)
@@ -247,30 +257,38 @@ class MetadataStore:
         assert partition.recovery_point > appended.last_offset, "acknowledged before it was durable"
 
     async def _create_topics(self, wanted: Sequence[NewTopic], validate_only: bool) -> dict[str, Topic | KafkaError]:
-        outcomes: dict[str, Topic | KafkaError] = {}
-        total = 0
-        for new in wanted:
-            try:
-                topic = self._checked(new)
-                check_change_size(total + topic.partitions)
-                total += topic.partitions
-                outcomes[new.name] = topic
-            except KafkaError as error:
-                outcomes[new.name] = error
-        topics = [topic for topic in outcomes.values() if isinstance(topic, Topic)]
-        if topics and not validate_only:
-            entries = [entry for topic in topics for entry in self._topic_entries(topic)]
-            try:
-                await self._write(entries)
-                await self._make_directories(topics, {topic.name: 0 for topic in topics}, entries)
-            except KafkaError as error:
-                outcomes |= {topic.name: error for topic in topics}
-        return outcomes
+        async with self._changing:
+            outcomes: dict[str, Topic | KafkaError] = {}
+            total = 0
+            for new in wanted:
+                try:
+                    topic = self._checked(new)
+                    check_change_size(total + topic.partitions)
+                    total += topic.partitions
+                    outcomes[new.name] = topic
+                except KafkaError as error:
+                    outcomes[new.name] = error
+            topics = [topic for topic in outcomes.values() if isinstance(topic, Topic)]
+            if topics and not validate_only:
+                entries = [entry for topic in topics for entry in topic_entries(topic, *self._replica)]
+                try:
+                    await self._create(
+                        entries, [(topic, number) for topic in topics for number in range(topic.partitions)]
+                    )
+                except KafkaError as error:
+                    outcomes |= {topic.name: error for topic in topics}
+                    await self._remove([topic for topic in topics if topic.topic_id in self.by_id])
+            return outcomes
 
     def _checked(self, new: NewTopic) -> Topic:
         check_new_name(new.name, self.topics)
         self._broker.config.log_config(new.configs)
         return Topic(new.name, uuid.uuid4(), partitions_of(new, self._broker.config), dict(new.configs))
+
+    @property
+    def _replica(self) -> tuple[int, uuid.UUID]:
+        """Where every partition's only replica is: node id and directory id."""
+        return self._broker.node_id, self._broker.logs.directory_id
 
     def _internal_shape(self, name: str) -> tuple[int, dict[str, str]]:
         """Partitions and configs of a topic that is created on demand."""
@@ -283,94 +301,93 @@ class MetadataStore:
             "segment.bytes": str(config.offsets_topic_segment_bytes),
         }
 
-    def _topic_entries(self, topic: Topic) -> list[Entry]:
-        entries: list[Entry] = [(TOPIC, {"name": topic.name, "topic_id": topic.topic_id})]
-        entries += _config_entries(Resource.TOPIC, topic.name, {}, topic.configs)
-        return entries + self._partition_entries(topic, 0)
-
-    def _partition_entries(self, topic: Topic, first: int) -> list[Entry]:
-        node_id = self._broker.node_id
-        return [
-            (PARTITION, {
-                "partition_id": number, "topic_id": topic.topic_id, "replicas": (node_id,), "isr": (node_id,), "leader": node_id,
-                "leader_epoch": 0, "partition_epoch": 0, "directories": (self._broker.logs.directory_id,),
-            })
-            for number in range(first, topic.partitions)
-        ]  # fmt: skip
-
-    async def _make_directories(self, topics: Sequence[Topic], first: Mapping[str, int], entries: Sequence[Entry]) -> None:
-        """Second half of a creation: the records are durable, now the directories, then everybody may see it."""
-        wanted = [
-            (topic.name, number, topic.topic_id, self._log_config(topic))
-            for topic in topics
-            for number in range(first[topic.name], topic.partitions)
-        ]
+    async def _create(self, entries: Sequence[Entry], places: Sequence[tuple[Topic, int]]) -> None:
+        """The records, then the directories, then everybody may see it (rule 3). Where a directory cannot be made,
+        the state is still that of the log: the topic is there, and that partition has no leader."""
+        await self._write(entries)
         try:
+            wanted = [(topic.name, number, topic.topic_id, self._log_config(topic)) for topic, number in places]
             self._broker.logs.create_many(wanted)
+        except OSError as error:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
         finally:
             self._image.replay(entries)
 
     async def _create_partitions(
         self, name: str, total: int, assignments: Sequence[Sequence[int]] | None, validate_only: bool
     ) -> None:
-        topic = self.topics.get(name)
-        if topic is None:
-            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-        check_growth(name, topic.partitions, total, assignments, self._broker.node_id)
-        if not validate_only:
-            grown = Topic(name, topic.topic_id, total, topic.configs)
-            entries = self._partition_entries(grown, topic.partitions)
-            await self._write(entries)
-            await self._make_directories([grown], {name: topic.partitions}, entries)
+        async with self._changing:
+            topic = self.topics.get(name)
+            if topic is None:
+                raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+            check_growth(name, topic.partitions, total, assignments, self._broker.node_id)
+            if not validate_only:
+                added = range(topic.partitions, total)
+                await self._create(
+                    self._partition_entries(topic.topic_id, added), [(topic, number) for number in added]
+                )
 
     async def _delete_topics(self, topics: Sequence[Topic]) -> dict[uuid.UUID, KafkaError | None]:
-        outcomes: dict[uuid.UUID, KafkaError | None] = {}
-        for topic in topics:
-            there = topic.topic_id in self.by_id
-            outcomes[topic.topic_id] = None if there else KafkaError(ErrorCode.UNKNOWN_TOPIC_ID)
-        going = [topic for topic in topics if outcomes[topic.topic_id] is None]
-        entries: list[Entry] = [(REMOVE_TOPIC, {"topic_id": topic.topic_id}) for topic in going]
+        async with self._changing:
+            gone = [topic for topic in topics if topic.topic_id not in self.by_id]
+            error = await self._remove([topic for topic in topics if topic not in gone])
+            outcomes = {topic.topic_id: error for topic in topics}
+            return outcomes | {topic.topic_id: KafkaError(ErrorCode.UNKNOWN_TOPIC_ID) for topic in gone}
+
+    async def _remove(self, topics: Sequence[Topic]) -> KafkaError | None:
+        """The records, then the directories, then the offsets that groups have committed (rule 4)."""
+        if not topics:
+            return None
+        entries: list[Entry] = [(REMOVE_TOPIC, {"topic_id": topic.topic_id}) for topic in topics]
         try:
-            if entries:
-                await self._write(entries)
-                self._image.replay(entries)
-            for topic in going:
+            await self._write(entries)
+            self._image.replay(entries)
+            for topic in topics:
                 for number in range(topic.partitions):
                     if (topic.name, number) in self._broker.logs.partitions:
                         self._broker.logs.delete(topic.name, number)
         except KafkaError as error:
-            outcomes |= {topic.topic_id: error for topic in going}
-        return outcomes
+            return error
+        except OSError as error:
+            return KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error))
+        for topic in topics:
+            await self._broker.groups.topic_deleted(topic.name)
+        return None
 
-    async def _alter(self, resource_type: int, name: str, change, validate_only: bool) -> None:
-        if resource_type == Resource.TOPIC:
-            check_name(name)
-            current = self.topics[name].configs if name in self.topics else {}
-        else:
-            current = self.broker_configs.get(name, {})
-        new = change(dict(current))
-        if resource_type == Resource.TOPIC:
-            self._broker.config.log_config(new)
-            if name not in self.topics:
-                raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")
-        else:
-            check_broker_configs(new)
-        entries = _config_entries(resource_type, name, current, new)
-        if entries and not validate_only:
-            await self._write(entries)
-            self._image.replay(entries)
-            self._configs_changed(name if resource_type == Resource.TOPIC else None)
+    async def _alter(
+        self, resource_type: int, name: str, change: Callable[[Configs], Configs], validate_only: bool
+    ) -> None:
+        async with self._changing:
+            is_topic = resource_type == Resource.TOPIC
+            topic = self.topics.get(name) if is_topic else None
+            current = topic.configs if topic else self.broker_configs.get(name, {})
+            new = change(dict(current))
+            if is_topic:
+                check_name(name)
+                self._broker.config.log_config(new)
+                if topic is None:
+                    raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")
+            else:
+                check_broker_configs(new)
+            entries = config_entries(resource_type, name, current, new)
+            if entries and not validate_only:
+                await self._write(entries)
+                self._image.replay(entries)
+                self._configs_changed(topic)
 
-    def _configs_changed(self, name: str | None) -> None:
-        """Make the configs of one topic, or after a change of the broker's all of them, take effect."""
-        if name is None:
+    def _configs_changed(self, changed: Topic | None) -> None:
+        """Make the configs of one topic, or after a change of the broker's those of all topics, take effect."""
+        if changed is None:
             self._set_broker_configs()
-        for topic in self.topics.values() if name is None else [self.topics[name]]:
+        for topic in [changed] if changed else self.topics.values():
             log_config = self._log_config(topic)
             for number in range(topic.partitions):
                 partition = self._broker.logs.partitions.get((topic.name, number))
                 if partition is not None:
+                    stricter = log_config.flush_messages < partition.config.flush_messages
                     partition.set_config(log_config)
+                    if stricter:  # the new policy speaks of what was acknowledged under the old one, too
+                        self._broker.flusher.request(partition)
 
     def _set_broker_configs(self) -> None:
         own = self.broker_configs.get(str(self._broker.node_id), {})
@@ -378,17 +395,20 @@ class MetadataStore:
         self._broker.config.set_dynamic(_valid(configs, check_broker_configs, "broker config"))
 
     def _log_config(self, topic: Topic) -> LogConfig:
-        return self._broker.config.log_config(_valid(topic.configs, validate_topic_configs, f"config of topic {topic.name}"))
+        return self._broker.config.log_config(
+            _valid(topic.configs, validate_topic_configs, f"config of topic {topic.name}")
+        )
 
     async def _reserve_producer_ids(self) -> None:
-        if self._next_id < self._ids_end:
-            return  # another one who waited did it
-        start = self._image.next_producer_id
-        fields = {"broker_id": self._broker.node_id, "next_producer_id": start + PRODUCER_ID_BLOCK}
-        entries: list[Entry] = [(PRODUCER_IDS, fields)]
-        await self._write(entries)
-        self._image.replay(entries)
-        self._next_id, self._ids_end = start, start + PRODUCER_ID_BLOCK
+        async with self._changing:
+            if self._next_id < self._ids_end:
+                return  # another one who waited did it
+            start = self._image.next_producer_id
+            end = start + PRODUCER_ID_BLOCK
+            entries: list[Entry] = [(PRODUCER_IDS, {"broker_id": self._broker.node_id, "next_producer_id": end})]
+            await self._write(entries)
+            self._image.replay(entries)
+            self._next_id, self._ids_end = start, end
 
 
 def _entries(batch: batches.Batch) -> list[Entry]:
@@ -397,14 +417,6 @@ def _entries(batch: batches.Batch) -> list[Entry]:
         return []
     decoded = (decode(record.value) for record in records.iterate(batch, bytes_max=BATCH_BYTES_MAX))
     return [entry for entry in decoded if entry]
-
-
-def _config_entries(resource_type: int, name: str, current: Mapping[str, str], new: Mapping[str, str]) -> list[Entry]:
-    """What turns one set of configs into another; null removes."""
-    changed = [(key, new.get(key)) for key in sorted({*current, *new}) if current.get(key) != new.get(key)]
-    return [
-        (CONFIG, {"resource_type": resource_type, "resource_name": name, "name": key, "value": value}) for key, value in changed
-    ]
 
 
 def _valid(configs: Mapping[str, str], validate, what: str) -> dict[str, str]:

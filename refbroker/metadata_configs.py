@@ -103,7 +103,9 @@ def _synonyms(sources: list[tuple[int, Configs]], key: Key) -> list[dict[str, An
     return found[first:]
 
 
-def _entry(name: str, key: Key, value: str | None, synonyms: list[dict[str, Any]], *, read_only: bool) -> dict[str, Any]:
+def _entry(
+    name: str, key: Key, value: str | None, synonyms: list[dict[str, Any]], *, read_only: bool
+) -> dict[str, Any]:
     sensitive = key.type is Type.PASSWORD
     return {
         "name": name,
@@ -144,7 +146,12 @@ async def alter(
     asked = [(resource["resource_type"], resource["resource_name"]) for resource in resources]
     answers = []
     for resource, (resource_type, name) in zip(resources, asked, strict=True):
-        answer = {"error_code": ErrorCode.NONE, "error_message": None, "resource_type": resource_type, "resource_name": name}
+        answer = {
+            "error_code": ErrorCode.NONE,
+            "error_message": None,
+            "resource_type": resource_type,
+            "resource_name": name,
+        }
         try:
             if asked.count((resource_type, name)) > 1:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
@@ -152,6 +159,8 @@ async def alter(
             if len(set(keys)) < len(keys):
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Error due to duplicate config keys")
             check_resource(broker, resource_type, name)
+            if resource_type == Resource.TOPIC and not name:
+                raise KafkaError(ErrorCode.INVALID_REQUEST, "Default topic resources are not allowed.")
             change = change_of(broker, resource)
             await broker.metadata.alter_configs(resource_type, name, change, validate_only=validate_only)
         except KafkaError as error:
@@ -165,9 +174,8 @@ def check_resource(broker, resource_type: int, name: str) -> None:
     """Raises KafkaError(INVALID_REQUEST) for a resource whose configs are not kept here."""
     reason = None
     if resource_type == Resource.TOPIC:
-        if not name:
-            reason = "Default topic resources are not allowed."
-    elif resource_type != Resource.BROKER:
+        return
+    if resource_type != Resource.BROKER:
         reason = f"Unsupported resource type {resource_type}: topics (2) and brokers (4) have configs here"
     elif name and not name.removeprefix("-").isdecimal():
         reason = f"Node id must be an integer, but it is: {name}"
@@ -197,7 +205,9 @@ def apply_operations(broker, resource_type: int, operations: Sequence[Mapping[st
             verb = "APPEND" if op == APPEND else "SUBTRACT"
             raise KafkaError(ErrorCode.INVALID_CONFIG, f"Can't {verb} to key {name} because its type is not LIST.")
         else:
-            default = broker.config.topic_default(name) if resource_type == Resource.TOPIC else broker.config.values[name]
+            default = (
+                broker.config.topic_default(name) if resource_type == Resource.TOPIC else broker.config.values[name]
+            )
             items = [item for item in configs.get(name, format_value(default) or "").split(",") if item]
             if op == APPEND:
                 items += [item for item in value.split(",") if item not in items]

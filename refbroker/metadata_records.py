@@ -13,8 +13,8 @@ A value is valid only where
 
 1. the frame version is 1;
 2. a type that is known here has a version that is known here, and its fields fill the value exactly;
-3. a partition belongs to a topic that was introduced before it, a removed topic existed, and no two topics have the same
-   name at a time.
+3. a partition belongs to a topic that was introduced before it, a removed topic existed, and no two topics have the
+   same name at a time.
 
 Types that are not known here (brokers, features, quotas, ACLs, leadership changes) are skipped: nothing that they say
 changes what a cluster of one serves. So a metadata log that Kafka wrote can be replayed, its snapshots too.
@@ -55,7 +55,7 @@ TOPIC = Kind(2, "TopicRecord", 0, 0, Struct(
     Field("name", STRING),
     Field("topic_id", UUID),
 ))  # fmt: skip
-PARTITION = Kind(3, "PartitionRecord", 1, 2, Struct(
+PARTITION = Kind(3, "PartitionRecord", 2, 2, Struct(
     Field("partition_id", INT32, default=-1),
     Field("topic_id", UUID),
     Field("replicas", Array(INT32)),
@@ -218,3 +218,31 @@ class Image:
             configs.pop(fields["name"], None)
         else:
             configs[fields["name"]] = fields["value"]
+
+
+def topic_entries(topic: Topic, node_id: int, directory_id: TopicId) -> list[Entry]:
+    """What introduces a topic, in Kafka's order. The replicas are all on one broker, in one directory."""
+    entries: list[Entry] = [(TOPIC, {"name": topic.name, "topic_id": topic.topic_id})]
+    entries += config_entries(Resource.TOPIC, topic.name, {}, topic.configs)
+    return entries + partition_entries(topic.topic_id, range(topic.partitions), node_id, directory_id)
+
+
+def partition_entries(topic_id: TopicId, numbers: Iterable[int], node_id: int, directory_id: TopicId) -> list[Entry]:
+    fields = {
+        "topic_id": topic_id,
+        "replicas": (node_id,),
+        "isr": (node_id,),
+        "leader": node_id,
+        "leader_epoch": 0,
+        "partition_epoch": 0,
+        "directories": (directory_id,),
+    }
+    return [(PARTITION, {"partition_id": number, **fields}) for number in numbers]
+
+
+def config_entries(kind: int, name: str, current: Mapping[str, str], new: Mapping[str, str]) -> list[Entry]:
+    """What turns one set of configs into another; null removes."""
+    changed = [key for key in sorted({*current, *new}) if current.get(key) != new.get(key)]
+    return [
+        (CONFIG, {"resource_type": kind, "resource_name": name, "name": key, "value": new.get(key)}) for key in changed
+    ]

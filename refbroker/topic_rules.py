@@ -4,8 +4,8 @@ Apache Kafka's rules, codes and messages, applied to a cluster of one broker:
 
 1. Names: 1 to 249 characters of a-z A-Z 0-9 . _ -, neither "." nor ".." (INVALID_TOPIC_EXCEPTION). Two names that
    differ in "." against "_" only collide, since metrics write both as "_". `__cluster_metadata` is not a topic.
-2. A replication factor or a number of partitions of -1 is the broker's default; 0 and less is invalid, and more than
-   one replica cannot be placed.
+2. A replication factor of -1 is one replica, a number of partitions of -1 is `num.partitions`; 0 and less is invalid,
+   and more than one replica cannot be placed.
 3. A manual assignment names this broker, once.
 4. One request makes at most 10,000 partitions (POLICY_VIOLATION).
 """
@@ -19,7 +19,7 @@ from refbroker.errors import ErrorCode, KafkaError
 from refbroker.metadata_records import INTERNAL_TOPICS
 
 CLUSTER_METADATA = "__cluster_metadata"
-TOPIC_NAME_LENGTH_MAX = 249  # with "-<partition>.<id>-delete" it still fits a file name of 255 bytes in Kafka's shortened form
+TOPIC_NAME_LENGTH_MAX = 249  # with "-<partition>" it still fits a file name of 255 bytes
 PARTITIONS_PER_CHANGE_MAX = 10_000  # Kafka's MAX_RECORDS_PER_USER_OP
 
 # Authorized operations as Metadata and its relatives answer them where there is no authorizer: a bit for each of
@@ -85,8 +85,8 @@ def check_assignment(broker_ids: Sequence[int], node_id: int) -> None:
 
 def partitions_of(new: NewTopic, config: Config) -> int:
     """How many partitions the new topic gets. Raises KafkaError where it cannot be placed."""
-    factor = config.default_replication_factor if new.replication_factor == -1 else new.replication_factor
-    if factor < 1:
+    factor = new.replication_factor
+    if factor < -1 or factor == 0:
         message = "Replication factor must be larger than 0, or -1 to use the default value."
         raise KafkaError(ErrorCode.INVALID_REPLICATION_FACTOR, message)
     if new.partitions < -1 or new.partitions == 0:
@@ -102,7 +102,7 @@ def partitions_of(new: NewTopic, config: Config) -> int:
 
 def check_change_size(partitions: int) -> None:
     if partitions > PARTITIONS_PER_CHANGE_MAX:
-        raise KafkaError(ErrorCode.POLICY_VIOLATION, "Unable to perform excessively large batch operation.")
+        raise KafkaError(ErrorCode.POLICY_VIOLATION, "Excessively large number of partitions per request.")
 
 
 def check_growth(name: str, now: int, total: int, assignments: Sequence[Sequence[int]] | None, node_id: int) -> None:
@@ -113,7 +113,10 @@ def check_growth(name: str, now: int, total: int, assignments: Sequence[Sequence
         message = f"The topic {name} currently has {now} partition(s); {total} would not be an increase."
         raise KafkaError(ErrorCode.INVALID_PARTITIONS, message)
     if assignments is not None and len(assignments) != total - now:
-        message = f"Attempted to add {total - now} additional partition(s), but only {len(assignments)} assignment(s) were specified."
+        message = (
+            f"Attempted to add {total - now} additional partition(s), but only {len(assignments)} assignment(s) were "
+            "specified."
+        )
         raise KafkaError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, message)
     check_change_size(total - now)
     for broker_ids in assignments or ():

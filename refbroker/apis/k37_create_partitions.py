@@ -44,7 +44,8 @@ async def handle(broker, request: dict, context) -> dict:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
             assignments = topic["assignments"] and [entry["broker_ids"] for entry in topic["assignments"]]
             await broker.metadata.create_partitions(
-                name, topic["count"], assignments=assignments, validate_only=request["validate_only"])
+                name, topic["count"], assignments=assignments, validate_only=request["validate_only"]
+            )
         except KafkaError as error:
             results[name]["error_code"] = error.code
             results[name]["error_message"] = error.message or error.code.name

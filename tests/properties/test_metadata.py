@@ -1,0 +1,460 @@
+"""Does the metadata log keep what it acknowledged, in every state that a crash can leave? (C9.5, C9.6)
+
+The whole store runs on the simulated disk. A story of changes is crashed after each of its disk effects, and opened
+again from every state that the disk may then be in: what is found is the state after the last acknowledged change or
+after the one under way, never a mixture, never an older one.
+"""
+
+import asyncio
+import random
+import uuid
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chaos.disk.faults import Fault, Injector
+from chaos.disk.model import SimDisk
+from chaos.disk.profiles import BY_NAME, Platters
+from chaos.disk.spaces import Space
+from refbroker.broker import Broker
+from refbroker.config import Config
+from refbroker.errors import ErrorCode, KafkaError
+from refbroker.log import records
+from refbroker.metadata_records import (
+    ABORT_TRANSACTION, BEGIN_TRANSACTION, CONFIG, END_TRANSACTION, KINDS, PARTITION, PRODUCER_IDS, REMOVE_TOPIC, TOPIC,
+    Image, MetadataError, Resource, decode, encode,
+)  # fmt: skip
+from refbroker.topic_rules import CLUSTER_METADATA, NewTopic, check_name, check_new_name
+
+STATES_PER_CRASH_POINT = 8
+NOW_MS = 1_795_446_000_000
+
+
+def opened(disk, *overrides: str) -> Broker:
+    config, _ = Config.load(None, {}, ["log.dirs=/data", *overrides])
+    broker = Broker(config, disk, lambda: NOW_MS)
+    broker.logs.open()
+    return broker
+
+
+async def started(disk, *overrides: str) -> Broker:
+    broker = opened(disk, *overrides)
+    await broker.metadata.start()
+    return broker
+
+
+def seen(broker: Broker) -> dict:
+    """What clients would be told: name -> (partitions, configs)."""
+    return {name: (topic.partitions, dict(topic.configs)) for name, topic in broker.metadata.topics.items()}
+
+
+def assert_directories_agree(broker: Broker) -> None:
+    there = {
+        place: partition.topic_id for place, partition in broker.logs.partitions.items() if place[0] != CLUSTER_METADATA
+    }
+    told = {
+        (topic.name, number): topic.topic_id
+        for topic in broker.metadata.topics.values()
+        for number in range(topic.partitions)
+    }
+    assert there == told
+
+
+def one_record() -> bytearray:
+    return records.build([records.Record(0, NOW_MS, b"key", b"value", [])])
+
+
+# ---------------------------------------------------------------- the crash sweep
+
+
+async def _story(disk: SimDisk) -> None:
+    """Marks carry (state, ids) as acknowledged; `going` marks say what the change under way leads to."""
+    broker = await started(disk)
+    store = broker.metadata
+
+    async def change(after: dict, work) -> None:
+        disk.mark(("going", after))
+        await work
+        assert seen(broker) == after
+        disk.mark(("acked", after, {name: topic.topic_id for name, topic in store.topics.items()}))
+
+    await change({"a": (2, {"retention.ms": "5000"})}, store.create_topic("a", 2, {"retention.ms": "5000"}))
+    broker.logs.partitions["a", 0].append(one_record(), NOW_MS)
+    await change({}, store.delete_topic("a"))
+    await change({"a": (1, {})}, store.create_topic("a", 1))
+    await change({"a": (3, {})}, store.create_partitions("a", 3))
+    await change({"a": (3, {"flush.messages": "7"})}, store.set_topic_configs("a", {"flush.messages": "7"}))
+    await change(seen(broker), store.next_producer_id())
+    both = {"a": (3, {"flush.messages": "7"}), "b": (1, {}), "c": (2, {})}
+    await change(both, store.create_topics([NewTopic("b", 1), NewTopic("c", 2)]))
+    await change({"b": (1, {}), "c": (2, {})}, store.delete_topic("a"))
+    await broker.flusher.stop()
+
+
+async def _check_state(image: dict, acked, going, ids_given: int) -> None:
+    disk = SimDisk(image, sites=False)
+    broker = await started(disk)
+    found = seen(broker)
+    assert found in (acked[1], going), f"acknowledged {acked[1]}, under way {going}, found {found}"
+    for name, topic in broker.metadata.topics.items():
+        if found[name] == acked[1].get(name) and going == acked[1]:
+            assert topic.topic_id == acked[2][name]
+        log_ends = [broker.logs.partitions[name, number].log_end_offset for number in range(topic.partitions)]
+        assert not any(log_ends) or found[name][0] == 2 and name == "a", (
+            "a topic created again has adopted an old directory"
+        )
+    assert_directories_agree(broker)
+    assert await broker.metadata.next_producer_id() >= ids_given, "a producer id was given out twice"
+    await broker.flusher.stop()
+    again = await started(SimDisk(disk.view(), sites=False))
+    assert seen(again) == found
+    await again.flusher.stop()
+
+
+@pytest.mark.parametrize("profile", ["posix", "journal"])
+def test_every_crash_state_has_the_acknowledged_changes_whole(profile):
+    disk = SimDisk()
+    asyncio.run(_story(disk))
+    platters = Platters(disk, BY_NAME[profile].commit)
+    acked, going, ids_given, digests = ("acked", {}, {}), {}, 0, set()
+
+    async def sweep() -> None:
+        nonlocal acked, going, ids_given
+        for event in disk.events:
+            platters.feed(event)
+            if event.kind == "mark":
+                if event.note[0] == "going":
+                    going = event.note[1]
+                else:
+                    ids_given += (
+                        acked[1] == event.note[1] and acked is not event.note
+                    )  # the one change that changes no topic
+                    acked = event.note
+            for state in Space(BY_NAME[profile], platters, random.Random(7)).states(STATES_PER_CRASH_POINT):
+                key = (state.digest, id(acked), id(going))
+                if key not in digests:
+                    digests.add(key)
+                    await _check_state(state.image(), acked, going, ids_given)
+
+    asyncio.run(sweep())
+    assert len(digests) > 100  # the faults did bite
+
+
+# ---------------------------------------------------------------- laws
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+COMMANDS = st.lists(
+    st.one_of(
+        st.tuples(st.just("create"), NAMES, st.integers(1, 3), st.sampled_from([{}, {"retention.ms": "1"}])),
+        st.tuples(st.just("delete"), NAMES),
+        st.tuples(st.just("grow"), NAMES, st.integers(0, 5)),
+        st.tuples(
+            st.just("configure"), NAMES, st.sampled_from([{}, {"segment.bytes": "2097152"}, {"flush.messages": "1"}])
+        ),
+        st.tuples(st.just("restart")),
+        st.tuples(st.just("kill")),
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(COMMANDS)
+def test_changes_and_restarts_in_any_order_follow_a_model(commands):
+    async def run() -> None:
+        disk, model, given = SimDisk(sites=False), {}, -1
+        broker = await started(disk)
+        for command, *details in commands:
+            expected = _apply_to_model(model, command, *details)
+            code = None
+            try:
+                store = broker.metadata
+                if command == "create":
+                    await store.create_topic(*details)
+                elif command == "delete":
+                    await store.delete_topic(*details)
+                elif command == "grow":
+                    await store.create_partitions(*details)
+                elif command == "configure":
+                    await store.set_topic_configs(*details)
+                else:
+                    await broker.flusher.stop()
+                    if command == "restart":
+                        broker.logs.close(clean=True)
+                    else:
+                        disk.kill()
+                    broker = await started(disk)
+            except KafkaError as error:
+                code = error.code
+            assert code == expected
+            assert seen(broker) == model
+            assert_directories_agree(broker)
+            producer_id = await broker.metadata.next_producer_id()
+            assert producer_id > given
+            given = producer_id
+        await broker.flusher.stop()
+
+    asyncio.run(run())
+
+
+def _apply_to_model(model: dict, command: str, name: str = "", *details) -> ErrorCode | None:
+    if command == "create":
+        if name in model:
+            return ErrorCode.TOPIC_ALREADY_EXISTS
+        model[name] = (details[0], details[1])
+    elif command in ("delete", "grow", "configure") and name not in model:
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    elif command == "delete":
+        del model[name]
+    elif command == "grow":
+        if details[0] <= model[name][0]:
+            return ErrorCode.INVALID_PARTITIONS
+        model[name] = (details[0], model[name][1])
+    elif command == "configure":
+        model[name] = (model[name][0], details[0])
+    return None
+
+
+def test_one_change_is_one_batch_and_one_flush():
+    async def run() -> None:
+        disk = SimDisk()
+        broker = await started(disk)
+        first = len(disk.events)
+        await broker.metadata.create_topics([NewTopic("a", 3, {"retention.ms": "1"}), NewTopic("b", 2)])
+        log_events = [
+            event for event in disk.events[first:] if event.path.endswith(".log") and CLUSTER_METADATA in event.path
+        ]
+        assert [event.kind for event in log_events] == ["append", "sync"]
+        await broker.flusher.stop()
+
+    asyncio.run(run())
+
+
+def test_no_directory_is_made_before_the_record_is_durable():
+    async def run() -> None:
+        disk = SimDisk()
+        broker = await started(disk)
+        first = len(disk.events)
+        await broker.metadata.create_topic("a", 1)
+        kinds = [event.kind for event in disk.events[first:] if CLUSTER_METADATA in event.path or event.kind == "mkdir"]
+        assert kinds.index("sync") < kinds.index("mkdir")
+        await broker.flusher.stop()
+
+    asyncio.run(run())
+
+
+def test_a_client_that_hangs_up_does_not_interrupt_a_change():
+    async def run() -> None:
+        broker = await started(SimDisk(sites=False))
+        impatient = asyncio.create_task(broker.metadata.create_topic("a", 1))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await impatient
+        with pytest.raises(KafkaError, match="TOPIC_ALREADY_EXISTS"):
+            await broker.metadata.create_topic("a", 1)
+        assert_directories_agree(broker)
+        await broker.flusher.stop()
+
+    asyncio.run(run())
+
+
+def test_concurrent_changes_are_made_one_after_the_other():
+    async def run() -> None:
+        disk = SimDisk(sites=False)
+        broker = await started(disk)
+        outcomes = await asyncio.gather(
+            *(broker.metadata.create_topic("same", 1) for _ in range(5)),
+            *(broker.metadata.next_producer_id() for _ in range(2500)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(outcome, KafkaError) for outcome in outcomes[:5]) == 4
+        assert sorted(outcomes[5:]) == list(range(2500))
+        await broker.flusher.stop()
+        disk.kill()
+        again = await started(disk)
+        assert await again.metadata.next_producer_id() == 3000  # a started block is never resumed
+        await again.flusher.stop()
+
+    asyncio.run(run())
+
+
+def test_a_failed_flush_acknowledges_nothing():
+    async def run() -> None:
+        disk = SimDisk(sites=False)
+        broker = await started(disk)
+        await broker.metadata.create_topic("before", 1)
+        disk.injector = Injector(Fault(call="sync", kind="log", nth=1, error="EIO"))
+        with pytest.raises(KafkaError, match="KAFKA_STORAGE_ERROR"):
+            await broker.metadata.create_topic("after", 1)
+        assert seen(broker) == {"before": (1, {})}
+        with pytest.raises(KafkaError, match="KAFKA_STORAGE_ERROR"):
+            await broker.metadata.create_topic("later", 1)
+        await broker.flusher.stop()
+
+    asyncio.run(run())
+
+
+def test_directories_that_belong_to_no_topic_are_set_aside_and_kept():
+    async def run() -> None:
+        disk = SimDisk(sites=False)
+        broker = await started(disk)
+        config = broker.config.log_config()
+        await broker.metadata.create_topic("mine", 2)
+        broker.logs.create("foreign", 0, uuid.uuid4(), config).append(one_record(), NOW_MS)
+        broker.logs.delete("mine", 1)
+        broker.logs.create("mine", 1, uuid.uuid4(), config).append(one_record(), NOW_MS)
+        await broker.flusher.stop()
+        broker.logs.close(clean=True)
+        again = await started(disk)
+        assert_directories_agree(again)
+        assert again.logs.partitions["mine", 1].log_end_offset == 0
+        strays = [name for name in disk.list("/data") if name.endswith("-stray")]
+        assert len(strays) == 2
+        assert all(any(disk.open(f"/data/{name}/{file}").size for file in disk.list(f"/data/{name}") if file.endswith(".log"))
+                   for name in strays)  # fmt: skip
+        await again.flusher.stop()
+
+    asyncio.run(run())
+
+
+def test_configs_take_effect_at_once_and_after_a_restart():
+    async def run() -> None:
+        disk = SimDisk(sites=False)
+        broker = await started(disk)
+        store = broker.metadata
+        await store.create_topic("a", 1)
+        await store.create_topic("b", 1, {"retention.bytes": "5"})
+        a, b = broker.logs.partitions["a", 0], broker.logs.partitions["b", 0]
+        await store.set_topic_configs("a", {"segment.bytes": "2097152"})
+        assert a.config.segment_bytes == 2097152
+        await store.alter_configs(
+            Resource.BROKER, "", lambda _: {"log.retention.bytes": "77", "log.segment.bytes": "3145728"}
+        )
+        await store.alter_configs(Resource.BROKER, str(broker.node_id), lambda _: {"log.segment.bytes": "4194304"})
+        expected = [(2097152, 77), (4194304, 5)]
+        assert [(p.config.segment_bytes, p.config.retention_bytes) for p in (a, b)] == expected
+        await broker.flusher.stop()
+        disk.kill()
+        again = await started(disk)
+        partitions = [again.logs.partitions[name, 0] for name in "ab"]
+        assert [(p.config.segment_bytes, p.config.retention_bytes) for p in partitions] == expected
+        await again.metadata.alter_configs(Resource.BROKER, str(again.node_id), lambda _: {})
+        assert partitions[1].config.segment_bytes == 3145728
+        await again.flusher.stop()
+
+    asyncio.run(run())
+
+
+# ---------------------------------------------------------------- records
+
+
+UUIDS = st.uuids()
+INT32S = st.integers(-(2**31), 2**31 - 1)
+ENTRIES = st.one_of(
+    st.tuples(st.just(TOPIC), st.fixed_dictionaries({"name": st.text(max_size=20), "topic_id": UUIDS})),
+    st.tuples(st.just(PARTITION), st.fixed_dictionaries({
+        "partition_id": INT32S, "topic_id": UUIDS, "replicas": st.lists(INT32S, max_size=3), "isr": st.lists(INT32S, max_size=3),
+        "leader": INT32S, "leader_epoch": INT32S, "partition_epoch": INT32S, "directories": st.lists(UUIDS, max_size=2),
+        "leader_recovery_state": st.integers(0, 1),
+    })),
+    st.tuples(st.just(CONFIG), st.fixed_dictionaries({
+        "resource_type": st.integers(0, 127), "resource_name": st.text(max_size=9), "name": st.text(max_size=9),
+        "value": st.none() | st.text(max_size=9),
+    })),
+    st.tuples(st.just(REMOVE_TOPIC), st.fixed_dictionaries({"topic_id": UUIDS})),
+    st.tuples(st.just(PRODUCER_IDS), st.fixed_dictionaries({
+        "broker_id": INT32S, "broker_epoch": st.integers(-1, 2**63 - 1), "next_producer_id": st.integers(0, 2**63 - 1),
+    })),
+)  # fmt: skip
+
+
+@given(ENTRIES)
+def test_records_come_back_as_they_were(entry):
+    kind, fields = entry
+    decoded_kind, decoded = decode(encode(kind, fields))
+    assert decoded_kind is kind
+    assert {name: decoded[name] for name in fields} == fields
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_decode_or_are_refused(value):
+    try:
+        decode(value)
+    except MetadataError:
+        return
+
+
+GZIP_ID = uuid.UUID("4f9c4a07-134e-452b-88af-13294ae6a043")
+KAFKA_RECORDS = [  # values out of a log that Apache Kafka 4.4.0 wrote
+    ("010200196a6176612d636f6465632d677a69702d6d77746c32776d344f9c4a07134e452b88af13294ae6a04300",
+     TOPIC, {"name": "java-codec-gzip-mwtl2wm4", "topic_id": GZIP_ID}),
+    ("010302000000004f9c4a07134e452b88af13294ae6a04302000000010200000001010100000001000000000000000002a0d2c7fe27f779bbda60f71f2052e5c400",
+     PARTITION, {"partition_id": 0, "topic_id": GZIP_ID, "replicas": [1], "isr": [1], "leader": 1, "leader_epoch": 0,
+                 "partition_epoch": 0, "directories": [uuid.UUID("a0d2c7fe-27f7-79bb-da60-f71f2052e5c4")]}),
+    ("01040002135f5f636f6e73756d65725f6f66667365747311636f6d7072657373696f6e2e747970650970726f647563657200",
+     CONFIG, {"resource_type": 2, "resource_name": "__consumer_offsets", "name": "compression.type", "value": "producer"}),
+    ("0104000401146d696e2e696e73796e632e7265706c69636173023100",
+     CONFIG, {"resource_type": 4, "resource_name": "", "name": "min.insync.replicas", "value": "1"}),
+    ("010900b15302699a9b47639618ba344666178200", REMOVE_TOPIC, {"topic_id": uuid.UUID("b1530269-9a9b-4763-9618-ba3446661782")}),
+    ("010f0000000001000000000000000c00000000000003e800",
+     PRODUCER_IDS, {"broker_id": 1, "broker_epoch": 12, "next_producer_id": 1000}),
+    ("01170001001212426f6f747374726170207265636f726473", BEGIN_TRANSACTION, {"name": "Bootstrap records"}),
+    ("01180000", END_TRANSACTION, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "kind", "expected"), KAFKA_RECORDS)
+def test_records_are_kafkas_bytes(text, kind, expected):
+    decoded_kind, fields = decode(bytes.fromhex(text))
+    assert decoded_kind is kind
+    assert {name: fields[name] for name in expected} == expected
+    assert encode(kind, fields).hex() == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, b"", b"\x01", b"\x00\x02\x00", b"\x02\x02\x00", b"\x01\x02\x01", b"\x01\x02\x00\xff", b"\xff\xff\xff\x01"],
+)
+def test_frames_that_are_refused(value):
+    with pytest.raises(MetadataError):
+        decode(value)
+
+
+def test_unknown_types_are_skipped():
+    assert 27 not in KINDS
+    assert decode(bytes((1, 27, 0)) + b"whatever") is None
+
+
+def test_an_aborted_metadata_transaction_never_happened():
+    def topic(name: str):
+        return TOPIC, {"name": name, "topic_id": uuid.uuid4()}
+
+    image = Image()
+    image.replay([(BEGIN_TRANSACTION, {}), topic("gone"), (ABORT_TRANSACTION, {}), topic("plain")])
+    image.replay(
+        [(BEGIN_TRANSACTION, {}), topic("kept"), (END_TRANSACTION, {}), (BEGIN_TRANSACTION, {}), topic("open")]
+    )
+    assert set(image.topics) == {"plain", "kept"}
+
+
+# ---------------------------------------------------------------- names
+
+
+@given(st.text(alphabet="ab.-_é/ \x00", max_size=6) | st.sampled_from(["a" * 249, "a" * 250]))
+def test_topic_names(name):
+    legal = 0 < len(name) <= 249 and set(name) <= set("ab.-_") and name not in (".", "..")
+    if legal:
+        check_name(name)
+    else:
+        with pytest.raises(KafkaError, match="INVALID_TOPIC_EXCEPTION"):
+            check_name(name)
+
+
+def test_names_that_metrics_cannot_tell_apart_collide():
+    for taken, new in (("a.b", "a_b"), ("a_b.c", "a.b_c")):
+        with pytest.raises(KafkaError, match="collides with existing topic"):
+            check_new_name(new, [taken])
+    check_new_name("a-b", ["a.b", "a_b"])
