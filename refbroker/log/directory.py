@@ -1,0 +1,411 @@
+"""Whose data directory is this, what partitions are in it, and how are they opened, made, deleted and closed?
+
+A data directory holds `meta.properties` (whose it is), `.lock` (who has it open), the checkpoint files, the clean marker, and
+one directory per partition, `<topic>-<number>`. Deleted ones are called `<topic>-<number>.<id>-delete` until their files
+are unlinked, those that no topic claims `...-stray`.
+
+Opening, in this order:
+1. it is refused, with one line and nothing changed, if it is not ours: not empty and without `meta.properties`, another
+   node's or cluster's, locked, unreadable, or with a file of a newer format (`StartupError`);
+2. the checkpoints and the clean marker are read. The marker counts only if its content is right (C3.3);
+3. it is removed and the directory is synced, before anything is loaded or written (C2.10);
+4. the metadata log is recovered, then all others. One that is damaged is offline, the others are not (C2.5).
+
+Making a partition: its directory, `partition.metadata` and `leader-epoch-checkpoint` (both synced), the first segment; then
+its directory is synced, then this one. Nothing can be appended before that, so an append is never in a directory whose
+own entry could be lost (C1.3).
+
+Deleting: renamed, this directory synced, then its checkpoint entries are removed: a new partition of that name
+must not inherit them (C9.6).
+
+Closing: each partition is flushed with indexes, producer snapshot and directory (C1.1); then the checkpoints; then the
+marker, only if nothing is offline (C3.3).
+
+Apache Kafka differs: it does not sync the directory after it made a partition's or removed the marker, and takes an
+empty marker for one.
+"""
+
+import logging
+import re
+import uuid
+from collections.abc import Callable, Iterable
+
+from refbroker.config import Config, LogConfig
+from refbroker.errors import ErrorCode, KafkaError
+from refbroker.log import checkpoints
+from refbroker.log.checkpoint_job import Checkpoints
+from refbroker.log.checkpoints import InvalidFile, MetaProperties, NewerVersion
+from refbroker.log.disk import Disk, Lock, read_file
+from refbroker.log.epochs import LEADER_EPOCH_CHECKPOINT, EpochCache, format_epochs
+from refbroker.log.partition import Content, Partition
+from refbroker.log.producers import ProducerStates
+from refbroker.log.recovery import recover
+from refbroker.log.report import PartitionDamaged, RecoveryReport
+from refbroker.log.segment import Segment, file_name
+
+METADATA_TOPIC = "__cluster_metadata"
+COMPACTED_TOPICS = ("__consumer_offsets", "__transaction_state")
+LOCK_FILE = ".lock"
+NAME_BYTES_MAX = 255  # of a file system's names
+OWN_FILES = (LOCK_FILE, "lost+found", f"{checkpoints.META_PROPERTIES}.tmp")  # may be in a directory that is still nobody's
+
+_PARTITION = re.compile(r"([a-zA-Z0-9._-]+)-([0-9]{1,10})")
+_GOING = re.compile(r"(.+)\.([0-9a-f]{32})-(delete|stray|future)")
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, int]
+
+
+class StartupError(Exception):
+    """The data directory cannot be served. One line, for the person who started the broker; nothing was changed."""
+
+
+class LogDirectory:
+    def __init__(
+        self, disk: Disk, path: str, config: Config, clock: Callable[[], int], *, accept_loss: bool = False,
+        new_uuid: Callable[[], uuid.UUID] = uuid.uuid4,
+    ):  # fmt: skip
+        self.disk = disk
+        self.path = path
+        self.config = config
+        self.clock = clock
+        self.accept_loss = accept_loss
+        self.partitions: dict[Key, Partition] = {}
+        self.reports: dict[Key, RecoveryReport] = {}
+        self.damaged: dict[Key, PartitionDamaged] = {}
+        self.offline: str | None = None
+        self.node_id: int = config.node_id
+        self.cluster_id = ""
+        self.directory_id = ""
+        self.clean_start = False  # whether the last stop was clean
+        self.broker_epoch = -1  # of that stop
+        self.on_roll: Callable[[Partition], None] = lambda partition: None  # whoever flushes rolled segments
+        self._new_uuid = new_uuid
+        self._lock: Lock | None = None
+        self._checkpoints = Checkpoints(disk, path)
+        self._to_delete: list[tuple[int, str]] = []  # (when, path of a file or a partition's directory)
+
+    # ------------------------------------------------------------ open
+
+    def open(self, configure: Callable[[Partition | None], Callable[[str], LogConfig | None]] | None = None) -> None:
+        """Recover everything. `configure` is called with the metadata partition, once that is there, and returns the
+        configs of each topic by name. Raises StartupError."""
+        try:
+            meta = self._whose()
+            self._take_lock()
+            self._format(meta)
+            self.clean_start = self._take_marker()
+            names = self._partition_names()
+            metadata = (METADATA_TOPIC, 0)
+            if metadata in names:
+                self._load(metadata, names.pop(metadata), self.config.log_config())
+            config_of = configure(self.partitions.get(metadata)) if configure else lambda topic: None
+            for key, name in names.items():
+                self._load(key, name, config_of(key[0]) or self._default_config(key[0]))
+        except OSError as error:
+            self._release()
+            raise StartupError(f"{self.path}: {error.strerror or error}: {error.filename or ''}") from error
+        except BaseException:
+            self._release()
+            raise
+
+    def _whose(self) -> MetaProperties | None:
+        """Check that it is ours, and the formats of its files; None where it is new. Changes nothing."""
+        disk, path = self.disk, self.path
+        if not disk.exists(path):
+            return None
+        if not disk.is_dir(path):
+            raise StartupError(f"{path} is not a directory")
+        names = disk.list(path)
+        file = f"{path}/{checkpoints.META_PROPERTIES}"
+        try:
+            meta = checkpoints.read_meta_properties(disk, file)
+            if meta is None and any(name not in OWN_FILES for name in names):
+                raise StartupError(f"{path} is not a data directory: it has files, but no {checkpoints.META_PROPERTIES}")
+            for name in checkpoints.OFFSET_CHECKPOINTS:
+                file = f"{path}/{name}"
+                self._checkpoints.read(name)
+        except NewerVersion as error:
+            raise StartupError(f"{file}: written by a newer version: {error}") from None
+        except InvalidFile as error:
+            raise StartupError(f"{file}: {error}") from None
+        if meta is None:
+            return None
+        if meta.node_id != self.config.node_id:
+            raise StartupError(f"{path} belongs to node.id={meta.node_id}, this broker has {self.config.node_id}")
+        return meta
+
+    def _take_lock(self) -> None:
+        if not self.disk.exists(self.path):
+            self.disk.mkdir(self.path)
+            self.disk.sync_dir(self.path.rpartition("/")[0] or ("/" if self.path.startswith("/") else "."))
+        try:
+            self._lock = self.disk.lock(f"{self.path}/{LOCK_FILE}")
+        except BlockingIOError:
+            raise StartupError(f"{self.path} is in use by another process") from None
+
+    def _format(self, meta: MetaProperties | None) -> None:
+        """Whose it is from now on."""
+        if meta is None:
+            cluster_id = checkpoints.format_uuid(self._new_uuid())
+            meta = MetaProperties(self.config.node_id, cluster_id, checkpoints.format_uuid(self._new_uuid()))
+            checkpoints.write_meta_properties(self.disk, f"{self.path}/{checkpoints.META_PROPERTIES}", meta)
+        self.cluster_id = meta.cluster_id
+        self.directory_id = meta.directory_id or ""
+
+    def _take_marker(self) -> bool:
+        """Whether the last stop was clean. The marker is durably gone on return (C3.3); so no crash from now on looks
+        like a clean stop. The sync also makes durable what a killed process left in this directory."""
+        path = f"{self.path}/{checkpoints.CLEAN_SHUTDOWN}"
+        clean = False
+        if self.disk.exists(path):
+            try:
+                data = read_file(self.disk, path, bytes_max=checkpoints.SMALL_FILE_BYTES_MAX)
+                clean = bool(data)
+                self.broker_epoch = checkpoints.parse_clean_shutdown(data)
+            except NewerVersion as error:
+                raise StartupError(f"{path}: written by a newer version: {error}") from None
+            except ValueError as error:
+                logger.warning("%s is no clean marker, all logs are checked: %s", path, error)
+                clean = False
+            self.disk.unlink(path)
+        self.disk.sync_dir(self.path)
+        return clean
+
+    def _partition_names(self) -> dict[Key, str]:
+        """The partitions' directories; what is only waiting to be deleted goes."""
+        found = {}
+        for name in self.disk.list(self.path):
+            going = _GOING.fullmatch(name)
+            if going:
+                if going[3] == "delete":
+                    self._remove_directory(f"{self.path}/{name}")
+                continue
+            match = _PARTITION.fullmatch(name)
+            if match and self.disk.is_dir(f"{self.path}/{name}"):
+                if self._is_unborn(f"{self.path}/{name}"):
+                    self._remove_directory(f"{self.path}/{name}")
+                    self.disk.sync_dir(self.path)
+                else:
+                    found[match[1], int(match[2])] = name
+        return found
+
+    def _is_unborn(self, directory: str) -> bool:
+        """A partition that a crash kept from being made: nobody was told of it, and nothing is in it."""
+        names = self.disk.list(directory)
+        if not set(names) <= {checkpoints.PARTITION_METADATA, LEADER_EPOCH_CHECKPOINT, file_name(0)}:
+            return False
+        if file_name(0) in names and self.disk.open(f"{directory}/{file_name(0)}", readonly=True).size:
+            return False
+        try:
+            return checkpoints.read_partition_metadata(self.disk, f"{directory}/{checkpoints.PARTITION_METADATA}") is None
+        except InvalidFile:
+            return True
+
+    def _default_config(self, topic: str) -> LogConfig:
+        return self.config.log_config({"cleanup.policy": "compact"} if topic in COMPACTED_TOPICS else {})
+
+    def _load(self, key: Key, name: str, config: LogConfig) -> None:
+        directory = f"{self.path}/{name}"
+        recovery_point = self._checkpoints.recovery_points.get(key, 0)
+        log_start_offset = self._checkpoints.log_starts.get(key, 0)
+
+        def lower(offset: int) -> None:
+            self._checkpoints.set_recovery_point(key, offset)
+
+        topic_id = None
+        try:
+            topic_id = checkpoints.read_partition_metadata(self.disk, f"{directory}/{checkpoints.PARTITION_METADATA}")
+            content, report = recover(
+                self.disk, directory, config=config, recovery_point=recovery_point, log_start_offset=log_start_offset,
+                clean=self.clean_start, now_ms=self.clock(), compacted=key in self._checkpoints.cleaned,
+                accept_loss=self.accept_loss, lower_recovery_point=lower,
+                producer_expiration_ms=self.config.producer_id_expiration_ms,
+            )  # fmt: skip
+        except (PartitionDamaged, InvalidFile) as error:
+            self._offline_partition(key, directory, topic_id, config, str(error), recovery_point, log_start_offset)
+            if isinstance(error, PartitionDamaged):
+                self.damaged[key] = error
+            return
+        self.reports[key] = report
+        if report.actions:
+            logger.warning("%s", report)
+        self.partitions[key] = Partition(self.disk, directory, *key, topic_id, config, self, content)
+
+    def _offline_partition(
+        self, key: Key, directory: str, topic_id: uuid.UUID | None, config: LogConfig, reason: str, recovery_point: int,
+        log_start_offset: int,
+    ) -> None:  # fmt: skip
+        """It is known, and everything about it answers KAFKA_STORAGE_ERROR."""
+        logger.error("%s-%d is offline: %s", *key, reason)
+        nothing = Segment(self.disk, directory, recovery_point, interval_bytes=config.index_interval_bytes)
+        epochs = EpochCache(f"{directory}/{LEADER_EPOCH_CHECKPOINT}")
+        content = Content(
+            [nothing], epochs, ProducerStates(), min(log_start_offset, recovery_point), recovery_point, 0, False, [], [], True, True
+        )
+        partition = Partition(self.disk, directory, *key, topic_id, config, self, content)
+        partition.go_offline(reason)
+        self.partitions[key] = partition
+
+    # ------------------------------------------------------------ make, delete
+
+    def create(self, topic: str, number: int, topic_id: uuid.UUID, config: LogConfig) -> Partition:
+        return self.create_many([(topic, number, topic_id, config)])[0]
+
+    def create_many(self, wanted: Iterable[tuple[str, int, uuid.UUID, LogConfig]]) -> list[Partition]:
+        """Make partitions, durable on return. Raises KafkaError; then none of them is there."""
+        self._check_online()
+        made: list[Partition] = []
+        directories: list[str] = []
+        try:
+            for topic, number, topic_id, config in wanted:
+                if (topic, number) in self.partitions:
+                    raise KafkaError(ErrorCode.TOPIC_ALREADY_EXISTS, f"partition {topic}-{number} exists")
+                self._checkpoints.forget((topic, number))
+                directory = f"{self.path}/{topic}-{number}"
+                self.disk.mkdir(directory)
+                directories.append(directory)
+                made.append(self._make(directory, topic, number, topic_id, config))
+            self.disk.sync_dir(self.path)
+        except (OSError, KafkaError) as error:
+            for directory in directories:
+                self._undo_create(directory)
+            if isinstance(error, KafkaError):
+                raise
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
+        for partition in made:
+            self.partitions[partition.topic, partition.number] = partition
+        return made
+
+    def _make(self, directory: str, topic: str, number: int, topic_id: uuid.UUID, config: LogConfig) -> Partition:
+        epochs = EpochCache(f"{directory}/{LEADER_EPOCH_CHECKPOINT}", [(0, 0)])
+        for path, data in (
+            (f"{directory}/{checkpoints.PARTITION_METADATA}", checkpoints.format_partition_metadata(topic_id)),
+            (epochs.path, format_epochs(epochs.entries)),
+        ):
+            file = self.disk.open(path, create=True)
+            file.append([data])
+            file.sync()
+        segment = Segment.create(
+            self.disk, directory, 0, interval_bytes=config.index_interval_bytes, created_ms=self.clock()
+        )
+        self.disk.sync_dir(directory)
+        content = Content([segment], epochs, ProducerStates(self.config.producer_id_expiration_ms), 0, 0, 0, False, [], [], True, False)
+        return Partition(self.disk, directory, topic, number, topic_id, config, self, content)
+
+    def _undo_create(self, directory: str) -> None:
+        try:
+            self._remove_directory(directory)
+        except OSError as error:
+            self.fail(f"a partition could be neither made nor removed: {error}")
+
+    def delete(self, topic: str, number: int) -> None:
+        """Take a partition away, durably; its files are unlinked later. Raises KafkaError."""
+        self._take_away((topic, number), "delete")
+
+    def stray(self, topic: str, number: int) -> None:
+        """Put aside a partition that no topic claims: never served, never deleted. Raises KafkaError."""
+        self._take_away((topic, number), "stray")
+
+    def _take_away(self, key: Key, suffix: str) -> None:
+        self._check_online()
+        partition = self.partitions[key]
+        ending = f".{self._new_uuid().hex}-{suffix}"
+        target = f"{self.path}/{f'{key[0]}-{key[1]}'[: NAME_BYTES_MAX - len(ending)]}{ending}"
+        try:
+            self.disk.rename(partition.directory, target)
+            del self.partitions[key]
+            partition.deleted = True
+            partition.go_offline(f"{key[0]}-{key[1]} was deleted")
+            self.disk.sync_dir(self.path)
+            self._checkpoints.forget(key)
+        except OSError as error:
+            self.fail(f"{key[0]}-{key[1]} could not be deleted: {error}")
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
+        if suffix == "delete":
+            self.delete_later(target, self.clock() + partition.config.file_delete_delay_ms)
+
+    def delete_later(self, path: str, due_ms: int) -> None:
+        self._to_delete.append((due_ms, path))
+
+    def sweep(self, now_ms: int) -> int:
+        """Unlink what was deleted long enough ago; how many files and directories. A crash before may bring them back: the
+        next start unlinks them (C9.5)."""
+        due = [path for due_ms, path in self._to_delete if due_ms <= now_ms]
+        self._to_delete = [entry for entry in self._to_delete if entry[0] > now_ms]
+        for path in due:
+            if not self.disk.exists(path):  # its partition was deleted meanwhile
+                continue
+            if self.disk.is_dir(path):
+                self._remove_directory(path)
+            else:
+                self.disk.unlink(path)
+        return len(due)
+
+    def _remove_directory(self, path: str) -> None:
+        for name in self.disk.list(path):
+            self.disk.unlink(f"{path}/{name}")
+        self.disk.rmdir(path)
+
+    # ------------------------------------------------------------ checkpoints, close
+
+    def checkpoint(self) -> None:
+        """Write the checkpoint files that have changed: recovery points, log starts, high watermarks. Raises KafkaError."""
+        self._check_online()
+        try:
+            self.begin_checkpoint()()
+        except OSError as error:
+            self.fail(f"checkpoint failed: {error}")
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
+
+    def begin_checkpoint(self) -> Callable[[], None]:
+        """The values of now, and a function that writes them: on any thread. What it would write too late, because a
+        truncation or deletion has come before it, it does not write (C3.1). It raises OSError: pass that to `fail`."""
+        return self._checkpoints.begin(self.partitions)
+
+    def lower_recovery_point(self, partition: Partition) -> None:
+        self._checkpoints.set_recovery_point((partition.topic, partition.number), partition.checkpoint_offset)
+
+    def persist_log_start(self, partition: Partition) -> None:
+        self._checkpoints.set_log_start((partition.topic, partition.number), partition.log_start_offset)
+
+    def rolled(self, partition: Partition) -> None:
+        self.on_roll(partition)
+
+    def fail(self, reason: str) -> None:
+        """The whole directory goes offline: no later append, no later acknowledgement that needed its disk (C1.13)."""
+        if self.offline is None:
+            self.offline = reason
+            logger.error("%s is offline: %s", self.path, reason)
+        for partition in self.partitions.values():
+            partition.go_offline(self.offline)
+
+    def close(self, clean: bool = True, broker_epoch: int = 0) -> bool:
+        """Let go of the directory. Whether the stop is a clean one, after which the next start has nothing to recover."""
+        try:
+            return clean and self._seal(broker_epoch)
+        finally:
+            self._release()
+
+    def _seal(self, broker_epoch: int) -> bool:
+        if self.offline is not None or any(partition.offline is not None for partition in self.partitions.values()):
+            return False
+        try:
+            for partition in self.partitions.values():
+                partition.close()
+            self.begin_checkpoint()()
+            checkpoints.write_clean_shutdown(self.disk, f"{self.path}/{checkpoints.CLEAN_SHUTDOWN}", broker_epoch)
+        except OSError as error:
+            self.fail(f"no clean stop: {error}")
+            return False
+        return True
+
+    def _check_online(self) -> None:
+        if self.offline is not None:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self.offline)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None

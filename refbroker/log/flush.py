@@ -1,0 +1,166 @@
+"""When is a write durable, and who waits for it?
+
+An append ends in the page cache. A `FlushJob` is the list of what must be synced so that everything below its `end`
+survives a power cut: the active `.log`; for each segment that was rolled since, its `.log`, `.index`, `.timeindex` and the
+producer snapshot at its end (C3.2, C5.8); the partition's directory where files were created. `Partition.begin_flush`
+makes the list, `run` works it off (fsyncs only, so it may run on another thread), `Partition.finish_flush` draws the
+conclusion, unless a truncation has come in between (C3.6).
+
+The `Flusher` decides when:
+
+1. `durable` (flush.messages=N, before an acknowledgement): **group commit**. One flush per partition is in flight; whoever
+   comes meanwhile waits for the next one, which serves all of them together. Different partitions flush in parallel.
+2. flush.ms: a loop looks at all partitions every `period_ms`, and flushes those whose oldest unflushed append is older.
+   An acked record is durable after flush.ms + the period + one fsync (C1.5).
+3. A segment that was rolled is flushed in the background, whatever the policy (C1.6).
+
+A flush that fails takes the log directory offline, and whoever waits gets KAFKA_STORAGE_ERROR: a later fsync that
+succeeds would prove nothing (C1.13).
+
+Apache Kafka differs: flush.messages is synced by the request's own thread, each append for itself; flush.ms does nothing
+unless log.flush.scheduler.interval.ms is set; a flush is believed whatever a truncation did meanwhile.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Protocol
+
+from refbroker.errors import ErrorCode, KafkaError
+from refbroker.log.disk import Disk
+
+THREADS_MAX = 8  # fsyncs in flight over all partitions; a disk gains little beyond
+PERIOD_MS_MAX = 60_000  # how late a change of flush.ms is noticed at most
+
+
+class Syncable(Protocol):
+    def sync(self) -> None: ...
+
+
+class FlushJob:
+    """What to sync, and what is then durable: everything below `end`, which lies at `position` of segment `base_offset`."""
+
+    __slots__ = ("disk", "files", "directory", "end", "base_offset", "position", "segments", "generation", "entries")
+
+    def __init__(self, disk: Disk, files: list[Syncable], directory: str | None, end: int, base_offset: int, position: int):
+        self.disk = disk
+        self.files = files
+        self.directory = directory
+        self.end = end
+        self.base_offset = base_offset
+        self.position = position
+        self.segments: list = []  # rolled ones that are finished with it
+        self.generation = 0
+        self.entries = 0
+
+    def run(self) -> None:
+        """Raises OSError. Reads nothing of the partition: safe on another thread."""
+        for file in self.files:
+            file.sync()
+        if self.directory is not None:
+            self.disk.sync_dir(self.directory)
+
+
+class FlushTarget(Protocol):
+    """What the flusher needs of a partition."""
+
+    offline: str | None
+    recovery_point: int
+    log_end_offset: int
+
+    def begin_flush(self, upto: int | None = None) -> FlushJob | None: ...
+    def finish_flush(self, job: FlushJob, error: OSError | None = None) -> None: ...
+    def flush_due_ms(self) -> int | None: ...
+
+
+class Flusher:
+    """Runs flushes on a few threads; itself it lives on the event loop.
+
+    `partitions` gives all partitions, for flush.ms; `clock` wall milliseconds; `period_ms` how often to look for due ones.
+    """
+
+    def __init__(
+        self,
+        partitions: Callable[[], Iterable[FlushTarget]] = tuple,
+        clock: Callable[[], int] | None = None,
+        period_ms: Callable[[], int] | None = None,
+        executor: Executor | None = None,
+    ):
+        self._partitions = partitions
+        self._clock = clock
+        self._period_ms = period_ms
+        self._executor = executor or ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="flush")
+        self._owns_executor = executor is None
+        self._in_flight: dict[FlushTarget, asyncio.Task] = {}
+        self._timer: asyncio.Task | None = None
+        self.flushes = 0  # for metrics: how many fsync rounds, and how many waiters they served together
+        self.waits = 0
+
+    async def durable(self, partition: FlushTarget, offset: int) -> None:
+        """Return when everything below `offset` is durable. Raises KafkaError when it will not be."""
+        self.waits += 1
+        while partition.recovery_point < offset:
+            if partition.offline is not None:
+                raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, partition.offline)
+            if partition.log_end_offset < offset:  # truncated away while waiting
+                raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"the log now ends at {partition.log_end_offset}")
+            await asyncio.shield(self._flush(partition))
+
+    def request(self, partition: FlushTarget, upto: int | None = None) -> None:
+        """Flush in the background; an error shows in the partition going offline."""
+        if partition not in self._in_flight:
+            self._flush(partition, upto)
+        elif upto is None:
+            return  # what is in flight may be too early for the caller, but the next look will find it due again
+        else:
+            self._in_flight[partition].add_done_callback(lambda _: self.request(partition, upto))
+
+    def start(self) -> None:
+        """Begin to look for flush.ms."""
+        if self._timer is None and self._clock is not None and self._period_ms is not None:
+            self._timer = asyncio.get_running_loop().create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Wait for what is in flight; start nothing new."""
+        if self._timer is not None:
+            self._timer.cancel()
+            await asyncio.gather(self._timer, return_exceptions=True)
+            self._timer = None
+        while self._in_flight:
+            await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
+        if self._owns_executor:
+            self._executor.shutdown(wait=False)
+
+    # ------------------------------------------------------------ inside
+
+    def _flush(self, partition: FlushTarget, upto: int | None = None) -> asyncio.Task:
+        """The flush that is in flight, else a new one that covers all that is there now."""
+        task = self._in_flight.get(partition)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._run(partition, upto))
+            self._in_flight[partition] = task
+        return task
+
+    async def _run(self, partition: FlushTarget, upto: int | None) -> None:
+        try:
+            job = partition.begin_flush(upto)
+            if job is None:
+                return
+            self.flushes += 1
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._executor, job.run)
+            except OSError as error:
+                partition.finish_flush(job, error)
+            else:
+                partition.finish_flush(job)
+        finally:
+            del self._in_flight[partition]
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(min(self._period_ms(), PERIOD_MS_MAX) / 1000)
+            now_ms = self._clock()
+            for partition in tuple(self._partitions()):
+                due_ms = partition.flush_due_ms()
+                if due_ms is not None and due_ms <= now_ms:
+                    self.request(partition)
