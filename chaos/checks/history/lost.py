@@ -13,7 +13,7 @@ STATEMENT_UNDER_POWER_LOSS = {"P0": "C1.6", "P1": "C1.4", "P2": "C1.5", "P3": "C
 
 
 def statement_of(case: Case) -> str:
-    return "C1.2" if case.fault == "F1" else STATEMENT_UNDER_POWER_LOSS[case.policy.kind]
+    return "C1.2" if case.fault in ("F1", "F6") else STATEMENT_UNDER_POWER_LOSS[case.policy.kind]
 
 
 def statements(case: Case) -> set[str]:
@@ -50,7 +50,7 @@ def check(case: Case) -> list[Finding]:
 
 def _allowed(case: Case, send: Send, acked_end: int) -> bool:
     end = case.log_end.get((send.topic, send.partition), 0)
-    if case.fault == "F1" or case.policy.kind == "P3" or send.offset < end:  # below the end: a hole or another value
+    if case.fault in ("F1", "F6") or case.policy.kind == "P3" or send.offset < end:  # below the end: a hole or another value
         return False
     if case.policy.kind == "P1":
         return end >= acked_end - (case.policy.messages - 1)
