@@ -91,11 +91,6 @@ class _Index:
         """Let go of the file; it is opened again when needed."""
         self._file = None
 
-    def moved(self, path: str) -> None:
-        """The caller renamed the file."""
-        self.path = path
-        self._file = None
-
 
 class OffsetIndex(_Index):
     """Offset -> position. `entries` as (offset, position), offsets absolute."""
@@ -147,11 +142,6 @@ class OffsetIndex(_Index):
         """A position at or before the first batch whose last offset is at least `offset` (C5.1)."""
         slot = bisect_right(self._offsets, offset - self.base_offset) - 1
         return self._positions[slot] if slot >= 0 else 0
-
-    def position_after(self, position: int) -> int | None:
-        """The first indexed position greater than `position`: a batch starts there."""
-        slot = bisect_right(self._positions, position)
-        return self._positions[slot] if slot < len(self._positions) else None
 
     def truncate_to(self, offset: int) -> None:
         """Drop all entries at or above `offset` (C5.7)."""
