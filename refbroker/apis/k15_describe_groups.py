@@ -1,7 +1,7 @@
 """DescribeGroups: state, protocol and members of classic groups.
 
 A group that is not there is Dead, without error; from v6 on GROUP_ID_NOT_FOUND. The protocol and the members' metadata
-are told of stable groups only. v3: authorized operations; without an authorizer everything is allowed. v4: instance ids.
+are told of stable groups only. v3: authorized operations; without an authorizer all are allowed. v4: instance ids.
 """
 
 from typing import Any
