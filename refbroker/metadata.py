@@ -39,6 +39,7 @@ from refbroker.config_keys import BROKER_KEYS
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log import batch as batches
 from refbroker.log import records
+from refbroker.log.checkpoints import parse_uuid
 from refbroker.log.disk import read_file
 from refbroker.metadata_configs import Configs, check_broker_configs
 from refbroker.metadata_records import (
@@ -51,6 +52,7 @@ from refbroker.topic_rules import (
 log = logging.getLogger(__name__)
 
 CLUSTER_METADATA_ID = uuid.UUID(int=1)  # Kafka's reserved id
+UNASSIGNED_DIRECTORY = uuid.UUID(int=0)  # Kafka's for a directory that has none, as before 3.7
 METADATA_CONFIGS = {
     "flush.messages": "1",
     "retention.ms": "-1",
@@ -288,7 +290,8 @@ class MetadataStore:
     @property
     def _replica(self) -> tuple[int, uuid.UUID]:
         """Where every partition's only replica is: node id and directory id."""
-        return self._broker.node_id, self._broker.logs.directory_id
+        directory_id = self._broker.logs.directory_id
+        return self._broker.node_id, parse_uuid(directory_id) if directory_id else UNASSIGNED_DIRECTORY
 
     def _internal_shape(self, name: str) -> tuple[int, dict[str, str]]:
         """Partitions and configs of a topic that is created on demand."""
