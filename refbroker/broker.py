@@ -26,6 +26,13 @@ from refbroker.metadata import MetadataStore
 from refbroker.metrics import Metrics
 from refbroker.server import Server
 
+SWEEP_INTERVAL_MS = 5_000  # how much longer than file.delete.delay.ms a deleted file may stay
+CHECKPOINT_INTERVALS = (
+    "log_flush_offset_checkpoint_interval_ms",
+    "log_flush_start_offset_checkpoint_interval_ms",
+    "replica_high_watermark_checkpoint_interval_ms",
+)  # the files are written together: the shortest counts
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,6 +49,7 @@ class Broker:
         self.ready = False
         self.logs = LogDirectory(disk, config.data_dir, config, clock)
         self.flusher = Flusher(self.logs.partitions.values, clock, self._flusher_period_ms)
+        self.logs.on_roll = self._flush_rolled
         self.metadata = MetadataStore(self)
         self.groups = GroupCoordinator(self)
         self.server = Server(self, config)
@@ -63,8 +71,8 @@ class Broker:
             await broker.stop(clean=False)
             raise
         broker._repeat(config.log_retention_check_interval_ms, broker._retain)
-        broker._repeat(config.log_flush_offset_checkpoint_interval_ms, broker._checkpoint)
-        broker._repeat(config.replica_high_watermark_checkpoint_interval_ms, broker._checkpoint_high_watermarks)
+        broker._repeat(min(getattr(config, key) for key in CHECKPOINT_INTERVALS), broker._checkpoint)
+        broker._repeat(SWEEP_INTERVAL_MS, broker._sweep)
         broker._repeat(config.producer_id_expiration_check_interval_ms, broker._expire_producers)
         broker.ready = True
         return broker
@@ -77,7 +85,7 @@ class Broker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.server.stop()
         await self.groups.stop()
-        await self.metadata.close()
+        await self.metadata.stop()
         await self.flusher.stop()
         self.logs.close(clean=clean)
 
@@ -129,8 +137,11 @@ class Broker:
 
     async def _retain(self) -> None:
         for partition in list(self.logs.partitions.values()):
-            if not partition.offline and (count := partition.retain(self.clock())):
-                logger.info("%s-%d: retention deleted %d bytes", partition.topic, partition.number, count)
+            try:
+                if not partition.offline and (count := partition.retain(self.clock())):
+                    logger.info("%s-%d: retention deleted %d bytes", partition.topic, partition.number, count)
+            except KafkaError as error:
+                logger.warning("%s-%d: retention: %s", partition.topic, partition.number, error)
             await asyncio.sleep(0)
 
     async def _expire_producers(self) -> None:
@@ -139,7 +150,15 @@ class Broker:
             await asyncio.sleep(0)
 
     async def _checkpoint(self) -> None:
-        self.logs.checkpoint()
+        """All checkpoint files: those whose content would not change cost nothing."""
+        if self.logs.offline is None:
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, self.logs.begin_checkpoint())
+            except OSError as error:
+                self.logs.fail(f"checkpoint failed: {error}")
 
-    async def _checkpoint_high_watermarks(self) -> None:
-        self.logs.checkpoint()
+    async def _sweep(self) -> None:
+        self.logs.sweep(self.clock())
+
+    def _flush_rolled(self, partition: Partition) -> None:
+        self.flusher.request(partition, partition.active.base_offset)
