@@ -101,6 +101,13 @@ def test_a_length_below_the_header_is_corrupt_not_incomplete(length):
     assert not isinstance(error.value, IncompleteBatch)
 
 
+@pytest.mark.parametrize(("form", "position"), [(">q", 0), (">i", 23), (">i", 57)])
+def test_negative_numbers_under_a_right_crc(form, position):
+    """C2.6: base offset, last offset delta, record count."""
+    with pytest.raises(CorruptBatch, match="none may be negative"):
+        check(parse(patched(form, position, -1)))
+
+
 @given(base=st.integers(0, 2**31 - 1), count=st.integers(1, 5))
 def test_sequences_wrap_behind_the_largest(base, count):
     """C6.5."""
