@@ -97,7 +97,8 @@ def _find(broker: Any, name: str, entry: dict[str, Any], request: dict[str, Any]
     if wanted == LATEST:
         return -1, end, partition.leader_epoch
     if wanted in (EARLIEST, EARLIEST_LOCAL):
-        return -1, partition.log_start_offset, partition.epoch_for(partition.log_start_offset)
+        epoch = partition.epochs.epoch_for(partition.log_start_offset)
+        return -1, partition.log_start_offset, -1 if epoch is None else epoch
     if wanted in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
         return -1, -1, -1
     found = partition.offset_of_max_timestamp() if wanted == MAX_TIMESTAMP else partition.offset_for_time(wanted)
