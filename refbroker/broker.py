@@ -61,7 +61,7 @@ class Broker:
     ) -> "Broker":
         """A broker that answers clients. Raises StartupError, OSError (the address is taken)."""
         broker = cls(config, disk or Disk(), clock)
-        broker.logs.open()
+        broker.logs.open(broker.metadata.load)
         try:
             broker.flusher.start()
             await broker.metadata.start()
@@ -85,7 +85,7 @@ class Broker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.server.stop()
         await self.groups.stop()
-        await self.metadata.stop()
+        await self.metadata.close()
         await self.flusher.stop()
         self.logs.close(clean=clean)
 
