@@ -28,11 +28,11 @@ logger = logging.getLogger("refbroker")
 
 def run(
     *, properties: str | None, data_dir: str | None, listen: str | None, overrides: tuple[str, ...],
-    seeds: tuple[str, ...], metrics: str | None,
+    seeds: tuple[str, ...], metrics: str | None, disk: Disk | None = None,
 ) -> None:  # fmt: skip
-    """Until a signal. Raises Failure."""
+    """Until a signal. `disk`: another implementation of the seam. Raises Failure."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    disk = Disk()
+    disk = disk or Disk()
     config = load_config(disk, properties, data_dir, listen, overrides)
     scrape = parse_address(metrics) if metrics else None
     topics = [parse_seed(seed) for seed in seeds]
