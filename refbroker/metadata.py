@@ -19,7 +19,7 @@ has its format). `MetadataStore` is its only writer. The rules:
 7. A block of producer ids is durable before its first id is given out, and a started block is never resumed: no
    id is given out twice.
 
-`start` replays the newest snapshot (if Kafka left one) and the log, and reconciles the directories with it:
+At start the newest snapshot (if Kafka left one) and the log are replayed, and the directories reconciled with it:
 missing ones are made, empty; one of a removed topic is deleted; one of an unknown topic or another topic id is set
 aside as `-stray`, kept, never served. Each is reported.
 
@@ -29,7 +29,6 @@ also writes snapshots: this log is short (a record per change, one for each 1,00
 
 import asyncio
 import logging
-import re
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
@@ -37,14 +36,16 @@ from typing import Any
 from refbroker.config import LogConfig, validate_topic_configs
 from refbroker.config_keys import BROKER_KEYS
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.log import batch as batches
-from refbroker.log import records
 from refbroker.log.checkpoints import parse_uuid
-from refbroker.log.disk import read_file
+from refbroker.log.directory import StartupError
+from refbroker.log.partition import Partition
+from refbroker.log.records import Record, build
 from refbroker.metadata_configs import Configs, check_broker_configs
 from refbroker.metadata_records import (
-    PRODUCER_IDS, REMOVE_TOPIC, Entry, Image, Resource, Topic, config_entries, decode, encode, partition_entries, topic_entries,
+    PRODUCER_IDS, REMOVE_TOPIC, Entry, Image, MetadataError, Resource, Topic, config_entries, encode, partition_entries,
+    topic_entries,
 )  # fmt: skip
+from refbroker.metadata_replay import replay
 from refbroker.topic_rules import (
     CLUSTER_METADATA, NewTopic, check_change_size, check_growth, check_name, check_new_name, partitions_of,
 )  # fmt: skip
@@ -53,27 +54,28 @@ log = logging.getLogger(__name__)
 
 CLUSTER_METADATA_ID = uuid.UUID(int=1)  # Kafka's reserved id
 UNASSIGNED_DIRECTORY = uuid.UUID(int=0)  # Kafka's for a directory that has none, as before 3.7
+UNASSIGNED_DIRECTORY = uuid.UUID(int=0)  # a data directory of before Kafka 3.7 has no id
 METADATA_CONFIGS = {
     "flush.messages": "1",
     "retention.ms": "-1",
     "retention.bytes": "-1",
     "max.message.bytes": str(8 << 20),
 }
-SNAPSHOT_NAME = re.compile(r"(\d{20})-(\d{10})\.checkpoint")
-SNAPSHOT_BYTES_MAX = 256 << 20  # of a cluster with millions of partitions; more is no snapshot
-BATCH_BYTES_MAX = 64 << 20  # a compressed metadata batch, opened
 PRODUCER_ID_BLOCK = 1_000
+DIRECTORIES_AT_ONCE = 8  # made or renamed between two looks at the clients: each takes a few fsyncs
 
 
 class MetadataStore:
     """The topics of this broker. `topics` is by name, `by_id` by topic id; both are to be read only."""
 
-    def __init__(self, broker):
+    def __init__(self, broker, new_uuid: Callable[[], uuid.UUID] = uuid.uuid4):
         self._broker = broker
         self._image = Image()
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task] = set()
         self._next_id = self._ids_end = 0
+        self._loaded = False
+        self._new_uuid = new_uuid
         config = broker.config
         self.static_config = {name: (config.values[name], config.sources[name]) for name in BROKER_KEYS}
 
@@ -92,42 +94,38 @@ class MetadataStore:
 
     # Start and stop
 
+    def load(self, partition: Partition | None) -> Callable[[str], LogConfig | None]:
+        """Replay the metadata log; returns the configs of each topic by name, which recovery of the others wants to
+        know. Raises StartupError: the log cannot be understood."""
+        if partition is not None:
+            if partition.offline:
+                raise StartupError(f"the metadata log cannot be read: {partition.offline}")
+            try:
+                partition.set_config(self._broker.config.log_config(METADATA_CONFIGS))
+                partition.flush()
+                self._image = replay(self._broker.disk, partition)
+            except (KafkaError, MetadataError) as error:
+                raise StartupError(f"the metadata log in {partition.directory} cannot be replayed: {error}") from error
+            self._next_id = self._ids_end = self._image.next_producer_id
+            self._set_broker_configs()
+        self._loaded = True
+        return lambda name: self._log_config(self.topics[name]) if name in self.topics else None
+
     async def start(self) -> None:
-        """Replay and reconcile. Nothing may be served before. Raises StartupError: the log cannot be understood."""
+        """Reconcile the directories with the metadata. Nothing may be served before. Raises StartupError."""
         logs = self._broker.logs
-        log_config = self._broker.config.log_config(METADATA_CONFIGS)
         partition = logs.partitions.get((CLUSTER_METADATA, 0))
-        if partition is None:
-            partition = logs.create(CLUSTER_METADATA, 0, CLUSTER_METADATA_ID, log_config)
-        partition.set_config(log_config)
-        partition.flush()
-        self._replay(partition)
-        self._next_id = self._ids_end = self._image.next_producer_id
-        self._set_broker_configs()
-        for line in self._reconcile():
-            log.warning("%s", line)
-
-    def _replay(self, partition) -> None:
-        start = partition.log_start_offset
-        snapshot = self._newest_snapshot(partition)
-        if snapshot:
-            path, start = snapshot
-            data = read_file(self._broker.disk, path, bytes_max=SNAPSHOT_BYTES_MAX)
-            for batch in batches.parse_all(data):
-                batches.check(batch)
-                self._image.replay(_entries(batch))
-            log.info("snapshot %s loaded", path)
-        for batch in partition.read_batches(start, partition.log_end_offset):
-            self._image.replay(_entries(batch))
-
-    def _newest_snapshot(self, partition) -> tuple[str, int] | None:
-        """Path and end offset of the newest snapshot that the log goes on from."""
-        directory = partition.directory
-        for name in reversed(self._broker.disk.list(directory)):
-            match = SNAPSHOT_NAME.fullmatch(name)
-            if match and partition.log_start_offset <= int(match[1]) <= partition.log_end_offset:
-                return f"{directory}/{name}", int(match[1])
-        return None
+        if not self._loaded:
+            self.load(partition)
+        try:
+            if partition is None:
+                if logs.partitions:  # not ours to judge: without it every one of them would be set aside
+                    raise StartupError(f"{logs.path} has {len(logs.partitions)} partitions, but no metadata log")
+                logs.create(CLUSTER_METADATA, 0, CLUSTER_METADATA_ID, self._broker.config.log_config(METADATA_CONFIGS))
+            for line in self._reconcile():
+                log.warning("%s", line)
+        except KafkaError as error:
+            raise StartupError(error.message) from error
 
     def _reconcile(self) -> list[str]:
         """Make the partition directories those of the metadata (rules 3 to 5)."""
@@ -136,7 +134,8 @@ class MetadataStore:
             topic = self.topics.get(name)
             if name == CLUSTER_METADATA:
                 continue
-            if topic and topic.topic_id == partition.topic_id and number < topic.partitions:
+            unread = partition.offline and partition.topic_id is None  # it stays where it is, unserved
+            if topic and (topic.topic_id == partition.topic_id or unread) and number < topic.partitions:
                 partition.set_config(self._log_config(topic))
             elif partition.topic_id in self._image.removed:
                 logs.delete(name, number)
@@ -155,7 +154,7 @@ class MetadataStore:
         logs.create_many(missing)
         return report + [f"{name}-{number}: had no directory, an empty one was made" for name, number, *_ in missing]
 
-    async def stop(self) -> None:
+    async def close(self) -> None:
         """Wait for the changes under way."""
         while self._changes:
             await asyncio.wait(self._changes)
@@ -253,9 +252,9 @@ class MetadataStore:
     async def _write(self, entries: Iterable[Entry]) -> None:
         """One batch, durable on return (rule 1). Raises KafkaError."""
         now_ms = self._broker.clock()
-        values = [records.Record(offset, now_ms, None, encode(*entry), []) for offset, entry in enumerate(entries)]
+        values = [Record(offset, now_ms, None, encode(*entry), []) for offset, entry in enumerate(entries)]
         partition = self._broker.logs.partitions[CLUSTER_METADATA, 0]
-        appended = await self._broker.append(partition, records.build(values))
+        appended = await self._broker.append(partition, build(values))
         assert partition.recovery_point > appended.last_offset, "acknowledged before it was durable"
 
     async def _create_topics(self, wanted: Sequence[NewTopic], validate_only: bool) -> dict[str, Topic | KafkaError]:
@@ -285,7 +284,7 @@ class MetadataStore:
     def _checked(self, new: NewTopic) -> Topic:
         check_new_name(new.name, self.topics)
         self._broker.config.log_config(new.configs)
-        return Topic(new.name, uuid.uuid4(), partitions_of(new, self._broker.config), dict(new.configs))
+        return Topic(new.name, self._new_uuid(), partitions_of(new, self._broker.config), dict(new.configs))
 
     @property
     def _replica(self) -> tuple[int, uuid.UUID]:
@@ -310,9 +309,9 @@ class MetadataStore:
         await self._write(entries)
         try:
             wanted = [(topic.name, number, topic.topic_id, self._log_config(topic)) for topic, number in places]
-            self._broker.logs.create_many(wanted)
-        except OSError as error:
-            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
+            for first in range(0, len(wanted), DIRECTORIES_AT_ONCE):
+                self._broker.logs.create_many(wanted[first : first + DIRECTORIES_AT_ONCE])
+                await asyncio.sleep(0)
         finally:
             self._image.replay(entries)
 
@@ -326,9 +325,8 @@ class MetadataStore:
             check_growth(name, topic.partitions, total, assignments, self._broker.node_id)
             if not validate_only:
                 added = range(topic.partitions, total)
-                await self._create(
-                    self._partition_entries(topic.topic_id, added), [(topic, number) for number in added]
-                )
+                entries = partition_entries(topic.topic_id, added, *self._replica)
+                await self._create(entries, [(topic, number) for number in added])
 
     async def _delete_topics(self, topics: Sequence[Topic]) -> dict[uuid.UUID, KafkaError | None]:
         async with self._changing:
@@ -345,14 +343,14 @@ class MetadataStore:
         try:
             await self._write(entries)
             self._image.replay(entries)
-            for topic in topics:
-                for number in range(topic.partitions):
-                    if (topic.name, number) in self._broker.logs.partitions:
-                        self._broker.logs.delete(topic.name, number)
+            places = [(topic.name, number) for topic in topics for number in range(topic.partitions)]
+            for index, place in enumerate(places):
+                if place in self._broker.logs.partitions:
+                    self._broker.logs.delete(*place)
+                if index % DIRECTORIES_AT_ONCE == DIRECTORIES_AT_ONCE - 1:
+                    await asyncio.sleep(0)
         except KafkaError as error:
             return error
-        except OSError as error:
-            return KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error))
         for topic in topics:
             await self._broker.groups.topic_deleted(topic.name)
         return None
@@ -412,14 +410,6 @@ class MetadataStore:
             await self._write(entries)
             self._image.replay(entries)
             self._next_id, self._ids_end = start, end
-
-
-def _entries(batch: batches.Batch) -> list[Entry]:
-    """The records of one batch of the metadata log that say something to us. Raises MetadataError."""
-    if batch.is_control:
-        return []
-    decoded = (decode(record.value) for record in records.iterate(batch, bytes_max=BATCH_BYTES_MAX))
-    return [entry for entry in decoded if entry]
 
 
 def _valid(configs: Mapping[str, str], validate, what: str) -> dict[str, str]:

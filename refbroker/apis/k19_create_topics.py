@@ -80,7 +80,10 @@ async def handle(broker, request: dict, context) -> dict:
                 "topic_id": ZERO_UUID if request["validate_only"] else outcome.topic_id,
                 "num_partitions": outcome.partitions,
                 "replication_factor": 1,
-                "configs": topic_entries(broker, outcome.configs),
+                "configs": [
+                    {key: entry[key] for key in ("name", "value", "read_only", "config_source", "is_sensitive")}
+                    for entry in topic_entries(broker, outcome.configs)
+                ],
             }
     return {"topics": [results[name] for name in dict.fromkeys(names)]}
 

@@ -213,7 +213,7 @@ def test_delete_topics_named_twice_or_not_allowed():
             (5, {"topic_names": ["one", "one"], "timeout_ms": 1}),
         ):
             rows = (await call(broker, DELETE, version, request))["responses"]
-            assert codes(rows) == ["INVALID_REQUEST"]
+            assert set(codes(rows)) == {"INVALID_REQUEST"}
         broker.config.delete_topic_enable = False
         for version, code in ((1, "INVALID_REQUEST"), (3, "TOPIC_DELETION_DISABLED"), (5, "TOPIC_DELETION_DISABLED")):
             rows = (await call(broker, DELETE, version, {"topic_names": ["one"], "timeout_ms": 1}))["responses"]
