@@ -74,19 +74,18 @@ class Checkpoints:
 
     def set_recovery_point(self, key: Key, offset: int) -> None:
         """Durable on return, if the file had a larger one (C3.7)."""
-        if self.recovery_points.get(key, 0) > offset:
-            self._set(checkpoints.RECOVERY_POINT, key, offset)
-        else:
-            self._generation += 1  # what has been collected, and not yet written, may have a larger one
+        self._set(checkpoints.RECOVERY_POINT, key, offset, only_down=True)
 
     def set_log_start(self, key: Key, offset: int) -> None:
         """Durable on return."""
         self._set(checkpoints.LOG_START, key, offset)
 
-    def _set(self, name: str, key: Key, offset: int) -> None:
-        with self._lock:
+    def _set(self, name: str, key: Key, offset: int, only_down: bool = False) -> None:
+        with self._lock:  # waits for a write that is under way, which may have an older, larger value
             self._generation += 1
-            self._write(name, self._on_disk[name] | {key: offset})
+            offsets = self._on_disk[name]
+            if not only_down or offsets.get(key, 0) > offset:
+                self._write(name, offsets | {key: offset})
 
     def forget(self, key: Key) -> None:
         """The partition is gone, and so are its entries, durably (C9.6)."""

@@ -25,6 +25,7 @@ from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log import retention
 from refbroker.log.disk import Disk
 from refbroker.log.producers import list_snapshots
+from refbroker.log.replay import remember, replay
 from refbroker.log.segment import Segment
 
 
@@ -57,7 +58,8 @@ def truncate(partition, offset: int) -> int:
     loaded = partition.producers.load(
         partition.disk, partition.directory, partition.segments[0].base_offset, end, 0
     )
-    replay_producers(partition.segments, partition.producers, loaded.offset)
+    remember(partition.segments, partition.producers, loaded.offset)
+    replay(partition.segments, partition.producers, loaded.offset)
     partition.disk.sync_dir(partition.directory)
     return end
 
@@ -70,15 +72,6 @@ def remove_segments(disk: Disk, directory: str, segments: list[Segment]) -> None
         for path in segment.files():
             disk.unlink(path)
     disk.sync_dir(directory)
-
-
-def replay_producers(segments: list[Segment], producers, offset: int) -> None:
-    """Follow the log from `offset` on (C6.1)."""
-    for segment in segments:
-        for _, batch in segment.headers_from(max(offset, segment.base_offset)) if segment.next_offset > offset else ():
-            if batch.base_offset >= offset:
-                producers.replay(batch)
-    producers.end_offset = segments[-1].next_offset
 
 
 def delete_records(partition, before_offset: int) -> int:

@@ -37,7 +37,8 @@ from refbroker.log.checkpoint_job import Checkpoints
 from refbroker.log.checkpoints import InvalidFile, MetaProperties, NewerVersion
 from refbroker.log.disk import Disk, Lock, read_file
 from refbroker.log.epochs import LEADER_EPOCH_CHECKPOINT, EpochCache, format_epochs
-from refbroker.log.partition import Content, Partition
+from refbroker.log.content import Content
+from refbroker.log.partition import Partition
 from refbroker.log.producers import ProducerStates
 from refbroker.log.recovery import recover
 from refbroker.log.report import PartitionDamaged, RecoveryReport
@@ -105,7 +106,10 @@ class LogDirectory:
                 self._load(key, name, config_of(key[0]) or self._default_config(key[0]))
         except OSError as error:
             self._release()
-            raise StartupError(f"{self.path}: {error.strerror or error}: {error.filename or ''}") from error
+            raise StartupError(f"{error.filename or self.path}: {error.strerror or error}") from error
+        except KafkaError as error:
+            self._release()
+            raise StartupError(f"{self.path}: {error.message}") from error
         except BaseException:
             self._release()
             raise
@@ -129,7 +133,7 @@ class LogDirectory:
         except NewerVersion as error:
             raise StartupError(f"{file}: written by a newer version: {error}") from None
         except InvalidFile as error:
-            raise StartupError(f"{file}: {error}") from None
+            raise StartupError(f"{file} is damaged: {error}") from None
         if meta is None:
             return None
         if meta.node_id != self.config.node_id:
@@ -230,7 +234,7 @@ class LogDirectory:
             return
         self.reports[key] = report
         if report.actions:
-            logger.warning("%s", report)
+            logger.log(logging.WARNING if report.lost else logging.INFO, "%s", report)
         self.partitions[key] = Partition(self.disk, directory, *key, topic_id, config, self, content)
 
     def _offline_partition(
@@ -241,9 +245,7 @@ class LogDirectory:
         logger.error("%s-%d is offline: %s", *key, reason)
         nothing = Segment(self.disk, directory, recovery_point, interval_bytes=config.index_interval_bytes)
         epochs = EpochCache(f"{directory}/{LEADER_EPOCH_CHECKPOINT}")
-        content = Content(
-            [nothing], epochs, ProducerStates(), min(log_start_offset, recovery_point), recovery_point, 0, False, [], [], True, True
-        )
+        content = Content([nothing], epochs, ProducerStates(), min(log_start_offset, recovery_point), recovery_point)
         partition = Partition(self.disk, directory, *key, topic_id, config, self, content)
         partition.go_offline(reason)
         self.partitions[key] = partition
@@ -291,7 +293,7 @@ class LogDirectory:
             self.disk, directory, 0, interval_bytes=config.index_interval_bytes, created_ms=self.clock()
         )
         self.disk.sync_dir(directory)
-        content = Content([segment], epochs, ProducerStates(self.config.producer_id_expiration_ms), 0, 0, 0, False, [], [], True, False)
+        content = Content([segment], epochs, ProducerStates(self.config.producer_id_expiration_ms))
         return Partition(self.disk, directory, topic, number, topic_id, config, self, content)
 
     def _undo_create(self, directory: str) -> None:

@@ -67,6 +67,7 @@ class FlushTarget(Protocol):
     offline: str | None
     recovery_point: int
     log_end_offset: int
+    unfinished: list  # rolled segments that no flush has covered
 
     def begin_flush(self, upto: int | None = None) -> FlushJob | None: ...
     def finish_flush(self, job: FlushJob, error: OSError | None = None) -> None: ...
@@ -116,7 +117,10 @@ class Flusher:
             self._in_flight[partition].add_done_callback(lambda _: self.request(partition, upto))
 
     def start(self) -> None:
-        """Begin to look for flush.ms."""
+        """Begin to look for flush.ms, and flush what an earlier process had rolled and not flushed."""
+        for partition in self._partitions():
+            if partition.unfinished:
+                self.request(partition)
         if self._timer is None and self._clock is not None and self._period_ms is not None:
             self._timer = asyncio.get_running_loop().create_task(self._watch())
 

@@ -27,69 +27,20 @@ import uuid
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
 
 from refbroker.config import LogConfig
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log import cuts, times
 from refbroker.log.batch import Batch, CorruptBatch, stamp, validate_produce
-from refbroker.log.disk import Disk, File, TornAppend
-from refbroker.log.epochs import EpochCache
+from refbroker.log.content import Appended, Content, FetchSlice, Owner
+from refbroker.log.disk import Disk, TornAppend
 from refbroker.log.flush import FlushJob
-from refbroker.log.producers import ProducerStates
 from refbroker.log.scan import batches, header_at
 from refbroker.log.segment import Damaged, FileRegion, Segment
 
 TRANSIENT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 TAIL_ENTRIES_MAX = 256  # positions of the latest batches, so that consumers at the end need no lookup
 LONG_MAX = 2**63 - 1
-
-
-class Appended(NamedTuple):
-    """`flush_to`: do not answer before the recovery point has reached it. None: answer at once."""
-
-    base_offset: int
-    last_offset: int
-    log_append_time_ms: int
-    log_start_offset: int
-    duplicate: bool
-    flush_to: int | None
-
-
-class FetchSlice(NamedTuple):
-    """`regions`: whole batches, the last one possibly cut off; None where there is nothing."""
-
-    regions: FileRegion | None
-    high_watermark: int
-    last_stable_offset: int
-    log_start_offset: int
-    log_end_offset: int
-
-
-class Owner(Protocol):
-    """The log directory, as a partition needs it."""
-
-    def fail(self, reason: str) -> None: ...
-    def lower_recovery_point(self, partition: "Partition") -> None: ...
-    def persist_log_start(self, partition: "Partition") -> None: ...
-    def rolled(self, partition: "Partition") -> None: ...
-    def delete_later(self, path: str, due_ms: int) -> None: ...
-
-
-class Content(NamedTuple):
-    """What recovery found, or a new partition begins with. `recovery_point`: all below is durable, entries included."""
-
-    segments: list[Segment]
-    epochs: EpochCache
-    producers: ProducerStates
-    log_start_offset: int
-    recovery_point: int
-    leader_epoch: int
-    epoch_unsaved: bool
-    unfinished: list[Segment]  # rolled segments that the recovery point on disk must not pass yet
-    snapshots: list[File]  # producer snapshots at their ends, not known to be durable
-    entries_synced: bool  # the directory's entries are durable
-    sealed: bool  # as a clean stop leaves it
 
 
 class Partition:
@@ -117,8 +68,8 @@ class Partition:
         self.recovery_point = content.recovery_point
         self.high_watermark = self.log_end_offset
         self._high_base, self._high_position = self.active.base_offset, self.active.size
-        self.unfinished = content.unfinished
-        self.unsynced_snapshots = content.snapshots
+        self.unfinished = list(content.unfinished)
+        self.unsynced_snapshots = list(content.snapshots)
         self.sealed = content.sealed
         self.generation = 0  # rises with each truncation: flushes from before it prove nothing (C3.6)
         self._entries_synced = 0  # so many changes of the directory are durable,

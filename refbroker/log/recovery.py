@@ -39,11 +39,12 @@ from dataclasses import dataclass, field
 from refbroker.config import LogConfig
 from refbroker.log import leftovers
 from refbroker.log.checkpoints import InvalidFile
+from refbroker.log.content import Content
 from refbroker.log.cuts import keep_snapshots, remove_segments
 from refbroker.log.disk import Disk
 from refbroker.log.epochs import LEADER_EPOCH_CHECKPOINT, EpochCache
-from refbroker.log.partition import Content
 from refbroker.log.producers import ProducerStates, list_snapshots, snapshot_name
+from refbroker.log.replay import remember, replay
 from refbroker.log.report import PartitionDamaged, RecoveryReport
 from refbroker.log.survey import Finding, check_segment, end_of_segment, peek
 from refbroker.log.segment import Segment, file_name
@@ -96,7 +97,8 @@ def recover(
         clean = False
         found = _look(disk, directory, names, config, recovery_point, log_start_offset, clean, compacted, now_ms)
     report.clean = clean
-    first = found.segments[0].base_offset if found.segments else 0
+    if found.segments:
+        log_start_offset = max(log_start_offset, found.segments[0].base_offset)
     if max(found.end_offset, log_start_offset) < recovery_point:
         _refuse_or_report(found, directory, recovery_point, accept_loss, report)
         lower_recovery_point(found.end_offset)
@@ -108,7 +110,6 @@ def recover(
         start = max(log_start_offset, found.end_offset)
         _restart_empty(disk, directory, found, start, config, now_ms, report)
         recovery_point = start
-    log_start_offset = max(log_start_offset, first)
     unfinished = _repair(disk, directory, found, clean, report)
     producers = ProducerStates(producer_expiration_ms)
     snapshots = _producers(disk, directory, found.segments, unfinished, producers, log_start_offset, now_ms, report)
@@ -118,8 +119,8 @@ def recover(
         segment.close()
     sealed = clean and not report.actions and not unsaved and disk.exists(f"{directory}/{snapshot_name(end_offset)}")
     content = Content(
-        found.segments, epochs, producers, log_start_offset, recovery_point, leader_epoch, unsaved, unfinished, snapshots,
-        entries_synced=clean, sealed=sealed,
+        found.segments, epochs, producers, log_start_offset, recovery_point, leader_epoch, unsaved, tuple(unfinished),
+        tuple(snapshots), entries_synced=clean, sealed=sealed,
     )  # fmt: skip
     return content, report
 
@@ -276,8 +277,8 @@ def _repair(disk: Disk, directory: str, found: Survey, clean: bool, report: Reco
         name = file_name(segment.base_offset)
         if finding is not None:
             report.scanned_bytes += finding.size
-            if segment.adopt_entries(finding.entries):
-                report.add(name, "rebuilt", 0, None, "its indexes did not fit", "C5.5")
+            if segment.adopt_entries(finding.entries, segment is found.segments[-1]):
+                report.add(name, "rebuilt", 0, None, "indexes that its batches do not give", "C5.5")
         excess = segment.file.size - segment.size
         if excess:
             end = found.finding.end_behind if found.finding else segment.next_offset
@@ -299,18 +300,15 @@ def _producers(
     boundaries = {segment.base_offset for segment in segments}
     if keep_snapshots(disk, directory, boundaries | {loaded.offset}) or loaded.removed:
         disk.sync_dir(directory)
-    unsynced = []
-    ends = {segment.next_offset for segment in unfinished}
-    for segment in segments:
-        if segment.next_offset <= loaded.offset:
-            continue
-        for _, batch in segment.headers_from(max(loaded.offset, segment.base_offset)):
-            if batch.base_offset >= loaded.offset:
-                producers.replay(batch)
-        producers.end_offset = segment.next_offset
-        if segment.next_offset in ends:
+    remember(segments, producers, loaded.offset)
+    unsynced, offset = [], loaded.offset
+    for segment in unfinished:
+        if segment.next_offset > offset:
+            replay(segments[: segments.index(segment) + 1], producers, offset)
+            offset = segment.next_offset
             unsynced.append(producers.write_snapshot(disk, directory, sync=False))
-    producers.end_offset = end_offset
+    replay(segments, producers, offset)
+    ends = {segment.next_offset for segment in unfinished}
     fresh = {file.path for file in unsynced}
     for offset, name in list_snapshots(disk, directory):
         if offset in ends and f"{directory}/{name}" not in fresh:

@@ -215,24 +215,27 @@ class Segment:
         self.size = size
         self.next_offset = next_offset
 
-    def adopt_entries(self, entries: IndexEntries) -> bool:
+    def adopt_entries(self, entries: IndexEntries, active: bool) -> bool:
         """Recovery has seen every batch: the indexes become what these batches give. Whether a file was changed."""
         changed = self._adopt(self.offset_index, INDEX, entries.offsets)
-        changed |= self._adopt(self.time_index, TIME_INDEX, entries.finished_times())
+        last_times = [list(entries.times)] if active else []  # while it grows, it need not have its last entry
+        changed |= self._adopt(self.time_index, TIME_INDEX, entries.finished_times(), *last_times)
         self._max_timestamp, self._max_timestamp_offset = entries.max_timestamp, entries.max_timestamp_offset
         self.bytes_since_entry = entries.bytes_since_entry
         self._ready = True
         return changed
 
-    def _adopt(self, index: OffsetIndex | TimeIndex, suffix: str, entries: list[tuple[int, int]]) -> bool:
-        if self.disk.exists(self.path_of(suffix)):
+    def _adopt(self, index: OffsetIndex | TimeIndex, suffix: str, entries: list[tuple[int, int]], *also_right) -> bool:
+        there = self.disk.exists(self.path_of(suffix))
+        if there:
             try:
                 index.load()
-                if index.entries == entries:
-                    return False
             except CorruptIndex:
-                pass
-        elif not entries:
+                index.rewrite(entries)
+                index.close()
+                return True
+        index.close()
+        if index.entries == entries or index.entries in also_right:
             return False
         index.rewrite(entries)
         index.close()
@@ -339,6 +342,13 @@ class Segment:
         """(position, header) of all batches from the one that holds `offset`."""
         found = self.find(offset)
         return headers(self.file, found[0], self.size, WALK_CHUNK_BYTES) if found else iter(())
+
+    def headers_of_last(self, count_bytes: int, offset: int) -> Iterator[tuple[int, Batch]]:
+        """(position, header) of the batches before `offset`, from about `count_bytes` before its position on."""
+        found = self.find(offset)
+        end = found[0] if found else self.size
+        start = self.offset_index.position_after(end - count_bytes) if end > count_bytes else 0
+        return headers(self.file, start if start is not None and start < end else 0, end, WALK_CHUNK_BYTES)
 
     # ------------------------------------------------------------ truncate, delete
 

@@ -7,6 +7,8 @@ batch that must hold the answer is opened.
 Apache Kafka differs: it answers an error where a batch cannot be opened; here its first offset, which is not too late.
 """
 
+from collections.abc import Iterator
+
 from refbroker.log.batch import Batch
 from refbroker.log.records import CodecMissing, InvalidRecords, iterate
 from refbroker.log.scan import batches
@@ -30,15 +32,20 @@ def offset_for_time(partition, timestamp: int) -> tuple[int, int, int] | None:
 
 def offset_of_max_timestamp(partition) -> tuple[int, int, int] | None:
     """(timestamp, offset, leader epoch) of the first record with the largest timestamp; None in an empty log."""
-    largest, best = -1, None
+    largest, best, start = -1, None, partition.log_start_offset
     for segment in partition.segments:
         if segment.max_timestamp <= largest:
             continue
-        for position, batch in segment.headers_from(max(segment.base_offset, partition.log_start_offset)):
-            if batch.base_offset < partition.high_watermark and batch.max_timestamp > largest:
-                found = _first_record(segment, position, batch, batch.max_timestamp, partition.log_start_offset)
+        for position, batch in segment.headers_from(max(segment.base_offset, start)):
+            if batch.base_offset >= partition.high_watermark:
+                break
+            if batch.max_timestamp > largest:
+                # Of a batch that DeleteRecords took the beginning from, the largest may have gone.
+                timestamps = (record[0] for record in _records(segment, position, batch, start))
+                timestamp = batch.max_timestamp if batch.base_offset >= start else max(timestamps, default=-1)
+                found = _first_record(segment, position, batch, timestamp, start) if timestamp > largest else None
                 if found is not None:
-                    largest, best = batch.max_timestamp, (*found, batch.leader_epoch)
+                    largest, best = timestamp, (*found, batch.leader_epoch)
     return best
 
 
@@ -46,14 +53,20 @@ def _first_record(
     segment: Segment, position: int, header: Batch, timestamp: int, start_offset: int
 ) -> tuple[int, int] | None:
     """(timestamp, offset) of the batch's first record at or above `start_offset` that is not older."""
+    records = _records(segment, position, header, start_offset)
+    return next((record for record in records if record[0] >= timestamp), None)
+
+
+def _records(segment: Segment, position: int, header: Batch, start_offset: int) -> Iterator[tuple[int, int]]:
+    """(timestamp, offset) of the batch's records at or above `start_offset`. Of a batch that cannot be opened only one,
+    at its first offset and with its largest timestamp."""
     start_offset = max(header.base_offset, start_offset)
     if header.is_log_append_time:
-        return header.max_timestamp, start_offset
+        yield header.max_timestamp, start_offset
+        return
     _, batch = next(batches(segment.file, position, position + header.size))
     try:
-        for record in iterate(batch, bytes_max=LOOKUP_BYTES_MAX):
-            if record.timestamp >= timestamp and record.offset >= start_offset:
-                return record.timestamp, record.offset
+        found = [(record.timestamp, record.offset) for record in iterate(batch, bytes_max=LOOKUP_BYTES_MAX)]
     except (InvalidRecords, CodecMissing):  # a producer's nonsense, or a codec that is not installed
-        return header.max_timestamp, start_offset
-    return None
+        found = [(header.max_timestamp, start_offset)]
+    yield from (record for record in found if record[1] >= start_offset)
