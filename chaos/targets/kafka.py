@@ -1,8 +1,8 @@
 """How is Apache Kafka run as a target? From Maven's jars, one node that is broker and controller (KRaft combined).
 
-`kafka_classpath()` gives the class path of the broker, the Java client and the console tools. The jars are resolved by
-`mvn dependency:copy-dependencies` into build/kafka/libs, once, and only when `fetch_kafka()` is called: by the first
-start of this target, by `make test-clients`, by the benchmark. Nothing else in the project needs them.
+`fetch_kafka()` and `fetch_kafka_tools()` give class paths: of the broker with the Java client, and of the console tools.
+Maven resolves them into build/kafka, once, and only when these are called: by the first start of this target, by
+`make test-clients`, by the benchmark. Nothing else in the project needs them.
 
 The JVM flags are for a quick start and a small heap (serial collector, first compiler only). A benchmark hands in its
 own `jvm_flags`, since these cost throughput.
@@ -18,8 +18,9 @@ import subprocess
 from chaos.targets.base import NotAvailable, Policy, Process, TargetError, accepts_connections, free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-POM = pathlib.Path(__file__).with_name("kafka-pom.xml")
-LIBS = ROOT / "build" / "kafka" / "libs"
+BUILD = ROOT / "build" / "kafka"
+BROKER_POM = pathlib.Path(__file__).with_name("kafka-pom.xml")
+TOOLS_POM = pathlib.Path(__file__).with_name("kafka-tools-pom.xml")
 CLUSTER_ID = "refbrokerRefbrokerRefb"  # 22 characters of base64url: any 16 bytes
 QUICK_JVM_FLAGS = ("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto")
 LOG4J = """\
@@ -44,25 +45,30 @@ def java_program(name: str = "java") -> str:
 
 
 def fetch_kafka() -> str:
-    """Resolve the jars unless that was done for this pom; returns the class path. Raises NotAvailable."""
+    """The class path of the broker and the Java client; resolves it unless that is done. Raises NotAvailable."""
+    return _fetch(BROKER_POM, BUILD / "libs")
+
+
+def fetch_kafka_tools() -> str:
+    """The class path of the console tools; resolves it unless that is done. Raises NotAvailable."""
+    return _fetch(TOOLS_POM, BUILD / "tools-libs")
+
+
+def _fetch(pom: pathlib.Path, libs: pathlib.Path) -> str:
     java_program()
-    stamp = LIBS / "pom.xml"
-    if not stamp.exists() or stamp.read_bytes() != POM.read_bytes():
+    stamp = libs / "pom.xml"
+    if not stamp.exists() or stamp.read_bytes() != pom.read_bytes():
         maven = shutil.which("mvn")
         if not maven:
             raise NotAvailable("Maven missing")
-        shutil.rmtree(LIBS, ignore_errors=True)
+        shutil.rmtree(libs, ignore_errors=True)
         result = subprocess.run(
-            [maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={LIBS}", "-DincludeScope=runtime"],
+            [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={libs}", "-DincludeScope=runtime"],
             capture_output=True, text=True, timeout=MAVEN_SECONDS_MAX)
         if result.returncode:
             raise NotAvailable(f"Maven could not resolve Apache Kafka: {(result.stdout + result.stderr).strip()[-300:]}")
-        shutil.copyfile(POM, stamp)
-    return kafka_classpath()
-
-
-def kafka_classpath() -> str:
-    return str(LIBS / "*")
+        shutil.copyfile(pom, stamp)
+    return str(libs / "*")
 
 
 class Kafka(Process):
@@ -78,13 +84,12 @@ class Kafka(Process):
     def java(self, main_class: str, *arguments: str) -> list[str]:
         """A command line that runs a class of Kafka's with our flags and logging."""
         log4j = os.path.join(self.directory, "log4j2.properties")
-        return [java_program(), *self.jvm_flags, f"-Dlog4j2.configurationFile={log4j}", "-cp", kafka_classpath(), main_class, *arguments]
+        return [java_program(), *self.jvm_flags, f"-Dlog4j2.configurationFile={log4j}", "-cp", fetch_kafka(), main_class, *arguments]
 
     def command(self) -> list[str]:
         return self.java("kafka.Kafka", self.properties_path)
 
     def prepare(self) -> None:
-        fetch_kafka()
         pathlib.Path(self.directory, "log4j2.properties").write_text(LOG4J)
         pathlib.Path(self.properties_path).write_text("".join(f"{key}={value}\n" for key, value in self.all_properties().items()))
         if not os.path.exists(os.path.join(self.data_directory, "meta.properties")):

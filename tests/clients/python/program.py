@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from suite import Suite, check
+from suite import check
 
 CLIENTS = {"librdkafka": "with_librdkafka", "kafka-python": "with_kafka_python", "aiokafka": "with_aiokafka", "kcat": "with_kcat"}
 
@@ -17,5 +17,5 @@ def ask(what: str) -> None:
 
 if __name__ == "__main__":
     client, bootstrap, *names = sys.argv[1:]
-    Suite(importlib.import_module(CLIENTS[client]).make(bootstrap), ask).perform(names)
+    importlib.import_module(CLIENTS[client]).make(bootstrap, ask).perform(names)
     sys.stdout.flush()

@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, Records
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
-from suite import SECONDS_MAX, Client, KafkaCode, Lacking, Member, Message, Sender
+from suite import SECONDS_MAX, Client, KafkaCode, Member, Message, Sender, Suite
 
 LOOP = asyncio.new_event_loop()
 threading.Thread(target=LOOP.run_forever, daemon=True).start()
@@ -82,6 +82,8 @@ class IdempotentSender(Sender):
 
 class Aiokafka(Client):
     name = "aiokafka"
+    pairs = [pair for pair in Client.pairs if pair != (None, None)]
+    can_delete_groups = False
 
     def __init__(self, bootstrap: str):
         super().__init__(bootstrap)
@@ -181,9 +183,6 @@ class Aiokafka(Client):
         refuse(code)
         return state, len(members)
 
-    def delete_group(self, group):
-        raise Lacking("aiokafka cannot delete a group")
-
     def committed(self, group, name, partition=0):
         return wait(self.admin.list_consumer_group_offsets(group))[TopicPartition(name, partition)].offset
 
@@ -200,5 +199,5 @@ class Aiokafka(Client):
             wait(consumer.stop())
 
 
-def make(bootstrap: str) -> Client:
-    return Aiokafka(bootstrap)
+def make(bootstrap: str, ask) -> Suite:
+    return Suite(Aiokafka(bootstrap), ask)

@@ -2,11 +2,12 @@
 
 import time
 
+import kafka.errors
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
-from suite import SECONDS_MAX, UNKNOWN_TOPIC_OR_PARTITION, Client, KafkaCode, Member, Message, Sender
+from suite import SECONDS_MAX, UNKNOWN_TOPIC_OR_PARTITION, Client, KafkaCode, Member, Message, Sender, Suite
 
 
 def told(call, *arguments, **options):
@@ -28,7 +29,7 @@ class GroupMember(Member):
             heartbeat_interval_ms=200, session_timeout_ms=10000)
 
     def poll(self) -> list[Message]:
-        return [message_of(raw) for batch in self.consumer.poll(50).values() for raw in batch]
+        return [message_of(raw) for batch in self.consumer.poll(300).values() for raw in batch]
 
     def assigned(self) -> int:
         return len(self.consumer.assignment())
@@ -59,6 +60,8 @@ class IdempotentSender(Sender):
 
 class KafkaPython(Client):
     name = "kafka-python"
+    headers = [header for header in Client.headers if header[1] is not None]
+    pairs = [pair for pair in Client.pairs if pair != (None, None)]
 
     def __init__(self, bootstrap: str):
         super().__init__(bootstrap)
@@ -151,12 +154,9 @@ class KafkaPython(Client):
         return described["group_state"], len(described["members"])
 
     def delete_group(self, group):
-        answers = told(self.admin.delete_groups, [group])
-        outcome = answers[group] if isinstance(answers, dict) else dict(answers)[group]
-        if getattr(outcome, "errno", 0):
-            raise KafkaCode(outcome.errno, outcome)
-        if isinstance(outcome, str) and "[Error " in outcome:
-            raise KafkaCode(int(outcome.partition("[Error ")[2].partition("]")[0]), outcome)
+        outcome = told(self.admin.delete_groups, [group])[group]
+        if outcome != "OK":  # the name of an exception
+            raise KafkaCode(getattr(kafka.errors, outcome).errno, outcome)
 
     def committed(self, group, name, partition=0):
         return told(self.admin.list_group_offsets, {group: None})[group][TopicPartition(name, partition)].offset
@@ -168,5 +168,5 @@ class KafkaPython(Client):
                 raise KafkaCode(error.errno, error)
 
 
-def make(bootstrap: str) -> Client:
-    return KafkaPython(bootstrap)
+def make(bootstrap: str, ask) -> Suite:
+    return Suite(KafkaPython(bootstrap), ask)

@@ -5,7 +5,7 @@ import time
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import admin as rd_admin
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ConfigSource, NewPartitions, NewTopic
-from suite import SECONDS_MAX, Client, KafkaCode, Member, Message, Sender
+from suite import SECONDS_MAX, Client, KafkaCode, Member, Message, Sender, Suite
 
 
 def refusal(error: KafkaError) -> KafkaCode:
@@ -173,5 +173,5 @@ class Librdkafka(Client):
         results(self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, [TopicPartition(name, 0, offset)])]))
 
 
-def make(bootstrap: str) -> Client:
-    return Librdkafka(bootstrap)
+def make(bootstrap: str, ask) -> Suite:
+    return Suite(Librdkafka(bootstrap), ask)

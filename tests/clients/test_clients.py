@@ -1,0 +1,43 @@
+"""Can real clients not tell the broker from Kafka? Every client does every scenario (scenarios.py says what each shows)."""
+
+import glob
+import os
+import struct
+
+import pytest
+from programs import PROGRAMS
+from scenarios import CODECS
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize("client, scenario", [(program.name, scenario) for program in PROGRAMS for scenario in program.scenarios])
+def test_scenario(outcomes, client, scenario):
+    results = outcomes(client)
+    if isinstance(results, str):
+        pytest.skip(f"{client} {results}")
+    outcome = results[scenario]
+    if outcome.verdict == "SKIP":
+        pytest.skip(outcome.reason)
+    assert outcome.verdict == "PASS", outcome.reason
+
+
+@pytest.mark.parametrize("client", [program.name for program in PROGRAMS if "codec-none" in program.scenarios])
+def test_batches_are_stored_in_the_codec_of_the_client(outcomes, target, client):
+    """Read without our own parser: byte 22 of a batch holds its codec."""
+    results = outcomes(client)
+    if isinstance(results, str):
+        pytest.skip(f"{client} {results}")
+    if target.data_directory is None:
+        pytest.skip("not run: the broker's files are elsewhere")
+    prefix = {"franz-go": "franz"}.get(client, client)
+    for number, codec in enumerate(CODECS):
+        if results[f"codec-{codec}"].verdict != "PASS":
+            continue
+        (path,) = glob.glob(os.path.join(target.data_directory, f"{prefix}-codec-{codec}-*-0", "0*.log"))
+        seen = set()
+        with open(path, "rb") as log:
+            while header := log.read(61):
+                seen.add(header[22] & 7)
+                log.seek(struct.unpack_from(">i", header, 8)[0] + 12 - 61, os.SEEK_CUR)
+        assert seen == {number}, (codec, seen)
