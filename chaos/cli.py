@@ -32,12 +32,10 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
     chosen = [layer.strip() for layer in layers.split(",") if layer.strip()]
     if unknown := [layer for layer in chosen if layer not in LAYERS]:
         raise click.UsageError(f"no layer {unknown[0]!r}; there are: {', '.join(LAYERS)}")
-    from rich.console import Console
-
     from chaos.report import Report
 
     seed = seed if seed is not None else int.from_bytes(os.urandom(4), "big")
-    console, report = Console(soft_wrap=True), Report(seed)
+    console, report = _console(), Report(seed)
     console.print(f"seed {seed}: make chaos SEED={seed} MINUTES={minutes:g}", highlight=False)
     try:
         for layer in chosen:
@@ -50,6 +48,13 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
         console.print(f"seed {seed}; {time.time() - report.started:.0f} s; reports in {out}/ (results.json, junit.xml); "
                       f"exit {report.exit_code}", highlight=False)
     sys.exit(report.exit_code)
+
+
+def _console():
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    return console if console.is_terminal else Console(soft_wrap=True, width=160)  # a file or a CI log has no width of its own
 
 
 def _run_layer(layer, report, seed, seconds, depth, workers, out: Path, progress) -> None:

@@ -92,21 +92,26 @@ async def aiokafka_producer(spec: dict, history: Recorder, stop: Stop) -> None:
     await _started(producer, stop)
     under_way: set[asyncio.Task] = set()
 
-    async def send(identity: int, topic: str, value: bytes) -> None:
-        history.write("send", id=identity, topic=topic, acks=spec["acks"], idempotent=spec["idempotent"])
+    async def told(identity: int, delivery: asyncio.Future) -> None:
         try:
-            sent = await (await producer.send(topic, value, key=f"k{identity % 16}".encode()))
-            if spec["acks"] != "0":
+            sent = await delivery
+            if spec["acks"] != "0":  # acks=0 is told nothing: it stays unknown
                 history.write("acked", id=identity, partition=sent.partition, offset=sent.offset)
         except Exception as error:  # whatever the library makes of a dead broker: we know nothing of this record
             history.write("failed", id=identity, error=type(error).__name__, sure=type(error).__name__ in SURE_FAILURES)
 
     while not stop.asked:
         if len(under_way) < 500:
-            size = rng.randrange(40, spec["value_bytes"])
-            task = asyncio.create_task(send(number, rng.choice(spec["topics"]), value_of(spec["name"], number, size)))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
+            topic, value = rng.choice(spec["topics"]), value_of(spec["name"], number, rng.randrange(40, spec["value_bytes"]))
+            history.write("send", id=number, topic=topic, acks=spec["acks"], idempotent=spec["idempotent"])
+            try:  # one after the other: what is handed over in this order must lie in this order
+                delivery = await producer.send(topic, value, key=f"k{number % 16}".encode())
+            except Exception as error:
+                history.write("failed", id=number, error=type(error).__name__, sure=False)
+            else:
+                task = asyncio.create_task(told(number, delivery))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
             number += 1
         await asyncio.sleep(pace.wait_seconds())
     if under_way:
@@ -131,7 +136,7 @@ def librdkafka_consumer(spec: dict, history: Recorder, stop: Stop) -> None:
 
     consumer = Consumer({
         "bootstrap.servers": spec["bootstrap"], "group.id": spec["group"], "enable.auto.commit": False,
-        "auto.offset.reset": "earliest", "session.timeout.ms": 6_000, "heartbeat.interval.ms": 500, "check.crcs": True,
+        "auto.offset.reset": "earliest", "session.timeout.ms": 1_500, "heartbeat.interval.ms": 300, "check.crcs": True,
         "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "fetch.wait.max.ms": 50, "client.id": spec["name"],
         "topic.metadata.refresh.interval.ms": 2_000, "log_level": 0})
     consumer.subscribe(spec["topics"])
@@ -172,7 +177,7 @@ async def aiokafka_consumer(spec: dict, history: Recorder, stop: Stop) -> None:
 
     consumer = AIOKafkaConsumer(
         *spec["topics"], bootstrap_servers=spec["bootstrap"], group_id=spec["group"], enable_auto_commit=False,
-        auto_offset_reset="earliest", session_timeout_ms=6_000, heartbeat_interval_ms=500, client_id=spec["name"],
+        auto_offset_reset="earliest", session_timeout_ms=1_500, heartbeat_interval_ms=300, client_id=spec["name"],
         request_timeout_ms=5_000, retry_backoff_ms=50, fetch_max_wait_ms=50, metadata_max_age_ms=2_000)
     await _started(consumer, stop)
     commits = 0

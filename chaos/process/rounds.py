@@ -35,7 +35,8 @@ POLICIES = {
 }
 # Small segments and short rolls, so that a kill meets rolls, index files and snapshots at every stage.
 PROPERTIES = {"log.segment.bytes": str(1 << 20), "log.roll.ms": "700", "log.index.interval.bytes": "512",
-              "offsets.topic.num.partitions": "1", "group.initial.rebalance.delay.ms": "0", "auto.create.topics.enable": "false"}
+              "offsets.topic.num.partitions": "1", "group.initial.rebalance.delay.ms": "0",
+              "group.min.session.timeout.ms": "500", "auto.create.topics.enable": "false"}
 # P2: flush.ms, the flusher's period (half of it), one fsync, and the time that a reply may take on a busy machine.
 FLUSH_WINDOW_SLACK_MS = 800
 CLIENT_STOP_SECONDS_MAX = 40
@@ -126,7 +127,7 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
         wait_for_acks(clients)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            time.sleep(rng.uniform(0.15, 1.6))
+            time.sleep(rng.uniform(0.15, 2.4))
             slowest = max(slowest, _kill_and_restart(target, findings))
             kills += 1
             progress(f"{policy_name}: {kills} kills")
