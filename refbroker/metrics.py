@@ -18,6 +18,7 @@ from refbroker.errors import ErrorCode
 
 REQUEST_BYTES_MAX = 8192  # more than any scraper sends
 REQUEST_SECONDS_MAX = 5.0
+HOT_API_KEYS = (0, 1)  # Produce, Fetch
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATM_BYTES_MAX = 256  # a line of seven numbers
 
@@ -35,27 +36,33 @@ class Metrics:
         self.connections_opened = 0
         self.connections_closed = 0
         self.connections_refused = 0  # over max.connections or max.connections.per.ip
-        self.flushes = 0
-        self.flush_seconds = 0.0
-        self.flush_failures = 0
         self._requests: dict[str, list[float]] = {}  # API name -> [count, seconds]
         self._errors: dict[tuple[str, int], int] = {}
 
-    def request(self, api: str, seconds: float, error_code: int = 0) -> None:
-        """One request was answered. `error_code`: the first one in the response that is not NONE."""
+    def request(self, api: str, seconds: float) -> None:
+        """One request was answered."""
         try:
             cell = self._requests[api]
         except KeyError:
             cell = self._requests[api] = [0, 0.0]
         cell[0] += 1
         cell[1] += seconds
-        if error_code:
-            self._errors[api, error_code] = self._errors.get((api, error_code), 0) + 1
 
-    def flushed(self, seconds: float, failed: bool = False) -> None:
-        self.flushes += 1
-        self.flush_seconds += seconds
-        self.flush_failures += failed
+    def error(self, api: str, code: int) -> None:
+        self._errors[api, code] = self._errors.get((api, code), 0) + 1
+
+    def errors_in(self, api: Any, response: dict[str, Any]) -> None:
+        """Count the error codes of a response. Produce and Fetch do it themselves, where an error arises."""
+        if api.key not in HOT_API_KEYS:
+            self._walk(api.name, response)
+
+    def _walk(self, api: str, message: dict[str, Any]) -> None:
+        if code := message.get("error_code"):
+            self.error(api, code)
+        for value in message.values():
+            if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+                for element in value:
+                    self._walk(api, element)
 
     def text(self, broker: Any) -> str:
         """All metrics in Prometheus' text format."""
@@ -67,7 +74,7 @@ class Metrics:
 
     def _counted(self) -> Iterator[Family]:
         topics, sockets = "kafka_server_brokertopicmetrics_", "kafka_server_socketservermetrics_"
-        network, log = "kafka_network_requestmetrics_", "kafka_log_logflushstats_"
+        network = "kafka_network_requestmetrics_"
         requests = sorted(self._requests.items())
         counts = [({"request": api}, cell[0]) for api, cell in requests]
         seconds = [({"request": api}, cell[1]) for api, cell in requests]
@@ -77,14 +84,11 @@ class Metrics:
         yield "counter", topics + "bytesin_total", "Bytes of requests.", [({}, self.bytes_in)]
         yield "counter", topics + "bytesout_total", "Bytes of responses.", [({}, self.bytes_out)]
         yield "counter", network + "requests_total", "Requests answered.", counts
-        yield "counter", network + "errors_total", "Responses with an error code, by the first in each.", errors
+        yield "counter", network + "errors_total", "Error codes in responses.", errors
         yield "counter", network + "totaltime_seconds_total", "Time from request read to response written.", seconds
         yield "gauge", sockets + "connection_count", "Open connections.", [({}, open_now)]
         yield "counter", sockets + "connections_opened_total", "Connections accepted.", [({}, self.connections_opened)]
         yield "counter", sockets + "connections_refused_total", "Over a limit.", [({}, self.connections_refused)]
-        yield "counter", log + "logflush_total", "Flushes of partitions.", [({}, self.flushes)]
-        yield "counter", log + "logflush_seconds_total", "Time in flushes.", [({}, self.flush_seconds)]
-        yield "counter", log + "logflush_failures_total", "Flushes that failed.", [({}, self.flush_failures)]
 
 
 def _looked_up(broker: Any) -> Iterator[Family]:
@@ -103,6 +107,10 @@ def _looked_up(broker: Any) -> Iterator[Family]:
     yield "gauge", "kafka_log_log_logstartoffset", "Log start offset.", starts
     yield "gauge", "kafka_log_log_recoverypoint", "Everything below this offset is on the disk.", durable
     yield "gauge", "kafka_log_log_size", "Bytes of log.", sizes
+    flusher, flush = broker.flusher, "kafka_log_logflushstats_"
+    yield "counter", flush + "logflush_total", "Flushes of partitions.", [({}, flusher.flushes)]
+    yield "counter", flush + "logflush_waiters_total", "Appends that waited for one of them.", [({}, flusher.waits)]
+    yield "counter", flush + "logflush_seconds_total", "Time in flushes.", [({}, flusher.flush_seconds)]
     usage = getrusage(RUSAGE_SELF)
     yield "counter", "process_cpu_seconds_total", "CPU time, user and system.", [({}, usage.ru_utime + usage.ru_stime)]
     yield "gauge", "process_start_time_seconds", "Unix time of the start.", [({}, broker.metrics.started_at)]

@@ -443,6 +443,7 @@ class Server:
         response = await handle(self.broker, request, apis.RequestContext(header, connection.host, self.served, self.fetch_sessions))
         if response is None:
             return None, api.name
+        self.broker.metrics.errors_in(api, response)
         return api.response_frame(header.version, header.correlation_id, response), api.name
 
 

@@ -301,6 +301,7 @@ def test_metrics_are_prometheus_text(tmp_path, free_port):
         for _ in range(7):
             producer.send("a.b-c_d", b"x", partition=1)
         producer.close()
+        refbroker("topics", "describe", "--bootstrap-server", bootstrap, "--topic", "nope")
         with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/metrics") as response:
             assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
             text = response.read().decode()
@@ -325,3 +326,5 @@ def test_metrics_are_prometheus_text(tmp_path, free_port):
     assert samples["kafka_server_socketservermetrics_connections_opened_total",] >= 1
     assert samples["process_resident_memory_bytes",] < 80 << 20
     assert samples["kafka_log_logflushstats_logflush_total",] >= 1  # the metadata log's
+    assert samples["kafka_log_logflushstats_logflush_seconds_total",] > 0
+    assert samples["kafka_network_requestmetrics_errors_total", ("error", "UNKNOWN_TOPIC_OR_PARTITION"), ("request", "Metadata")] == 1

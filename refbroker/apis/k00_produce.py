@@ -85,6 +85,7 @@ async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str
                 partition = _writable_partition(broker, name, entry, acks, context)
                 appended = partition.append(entry["records"], now_ms)
             except KafkaError as error:
+                broker.metrics.error(API.name, error.code)
                 partitions.append(_failed(entry["index"], error))
                 continue
             result = {
@@ -146,6 +147,7 @@ async def _durable(broker: Any, partition: Any, flush_to: int, result: dict[str,
     try:
         await broker.flusher.durable(partition, flush_to)
     except KafkaError as error:
+        broker.metrics.error(API.name, error.code)
         result.update(_failed(result["index"], error), log_append_time_ms=-1, log_start_offset=-1)
 
 

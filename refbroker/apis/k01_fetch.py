@@ -193,6 +193,7 @@ def _read_all(
                 bytes_left = max(0, bytes_left - result["records"].size)
             at_once = at_once or "diverging_epoch" in result
         except KafkaError as error:
+            broker.metrics.error(API.name, error.code)
             result = _failed(item.partition, error.code, version)
             at_once = True
         results.append((item, result))

@@ -10,13 +10,16 @@
 4. A partition whose log directory is offline has no leader: LEADER_NOT_AVAILABLE, this broker among its offline
    replicas.
 5. Authorized operations are computed only where asked for; without an authorizer everything is allowed.
+6. librdkafka (2.16 at least) writes the null list of a flexible request as four zero bytes, of which Kafka reads one
+   as the list and the next ones as the fields behind it, and ignores the three bytes that are then left over. That
+   request is understood here as it was meant; any other trailing byte is refused.
 
 Apache Kafka answers the request that triggers an automatic creation with UNKNOWN_TOPIC_OR_PARTITION and lets the
 client ask again, since its controller works asynchronously. Here the creation is awaited, and the answer is the topic.
 """
 
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.protocol import BOOL, INT16, INT32, STRING, UUID, ZERO_UUID, Api, Array, Field, Struct
+from refbroker.protocol import BOOL, INT16, INT32, STRING, UUID, ZERO_UUID, Api, Array, Field, ProtocolError, Struct
 from refbroker.topic_rules import AUTHORIZED_CLUSTER, AUTHORIZED_TOPIC, NOT_ASKED, check_name, is_internal
 
 REQUEST = Struct(
@@ -59,7 +62,22 @@ RESPONSE = Struct(
     Field("error_code", INT16, "13+", default=ErrorCode.NONE),
 )  # fmt: skip
 
-API = Api(key=3, name="Metadata", versions=(0, 13), flexible=9, request=REQUEST, response=RESPONSE)
+NULL_LIST_OF_LIBRDKAFKA = bytes(4)
+
+
+class MetadataApi(Api):
+    """Decodes what librdkafka sends, too (6)."""
+
+    def decode_request(self, version: int, view, position: int = 0) -> dict:
+        try:
+            return super().decode_request(version, view, position)
+        except ProtocolError:
+            if self.is_flexible(version) and bytes(view[position : position + 4]) == NULL_LIST_OF_LIBRDKAFKA:
+                return super().decode_request(version, view, position + 3)
+            raise
+
+
+API = MetadataApi(key=3, name="Metadata", versions=(0, 13), flexible=9, request=REQUEST, response=RESPONSE)
 
 
 async def handle(broker, request: dict, context) -> dict:
@@ -80,7 +98,7 @@ async def handle(broker, request: dict, context) -> dict:
     host, port = broker.advertised
     asked_cluster = request["include_cluster_authorized_operations"]
     return {
-        "brokers": [{"node_id": broker.node_id, "host": host, "port": port}],
+        "brokers": [{"node_id": broker.node_id, "host": host, "port": port, "rack": broker.config.broker_rack}],
         "cluster_id": broker.cluster_id,
         "controller_id": broker.node_id,
         "topics": topics,

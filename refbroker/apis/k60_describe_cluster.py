@@ -50,7 +50,7 @@ async def handle(broker, request: dict, context) -> dict:
     return {
         "cluster_id": broker.cluster_id,
         "controller_id": broker.node_id,
-        "brokers": [{"broker_id": broker.node_id, "host": host, "port": port}],
+        "brokers": [{"broker_id": broker.node_id, "host": host, "port": port, "rack": broker.config.broker_rack}],
         "cluster_authorized_operations": allowed,
     }
 
