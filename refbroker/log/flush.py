@@ -96,6 +96,7 @@ class Flusher:
         self._timer: asyncio.Task | None = None
         self.flushes = 0  # for metrics: how many fsync rounds, and how many waiters they served together
         self.waits = 0
+        self.flush_seconds = 0.0
 
     async def durable(self, partition: FlushTarget, offset: int) -> None:
         """Return when everything below `offset` is durable. Raises KafkaError when it will not be."""
@@ -151,12 +152,14 @@ class Flusher:
             if job is None:
                 return
             self.flushes += 1
+            started = asyncio.get_running_loop().time()
             try:
                 await asyncio.get_running_loop().run_in_executor(self._executor, job.run)
             except OSError as error:
                 partition.finish_flush(job, error)
             else:
                 partition.finish_flush(job)
+            self.flush_seconds += asyncio.get_running_loop().time() - started
         finally:
             del self._in_flight[partition]
 
