@@ -17,7 +17,7 @@ from refbroker import apis
 from refbroker.broker import Broker
 from refbroker.config import Config
 from refbroker.errors import ErrorCode
-from refbroker.protocol import ZERO_UUID
+from refbroker.protocol import ZERO_UUID, ProtocolError
 from refbroker.topic_rules import AUTHORIZED_CLUSTER, AUTHORIZED_TOPIC, NOT_ASKED
 
 SERVED = apis.load()
@@ -292,6 +292,15 @@ def test_metadata_by_id():
         assert set(broker.metadata.topics) == {"a"}
 
     with_broker(test)
+
+
+def test_metadata_for_all_topics_as_librdkafka_writes_it():
+    for version, rest in ((9, 3), (12, 2), (13, 2)):
+        decoded = METADATA.decode_request(version, bytes(4) + b"\1" + bytes(rest))
+        assert (decoded["topics"], decoded["allow_auto_topic_creation"]) == (None, True)
+        for garbage in (bytes(4) + b"\1" + bytes(rest + 1), b"\1" + bytes(3) + b"\1" + bytes(rest)):
+            with pytest.raises(ProtocolError):
+                METADATA.decode_request(version, garbage)
 
 
 def test_a_partition_that_is_offline_has_no_leader():
