@@ -62,7 +62,7 @@ METADATA_CONFIGS = {
     "max.message.bytes": str(8 << 20),
 }
 PRODUCER_ID_BLOCK = 1_000
-DIRECTORIES_AT_ONCE = 8  # made or renamed between two looks at the clients: each takes a few fsyncs
+DIRECTORIES_AT_ONCE = 4  # made or renamed between two looks at the clients: each takes three fsyncs
 
 
 class MetadataStore:
@@ -312,6 +312,7 @@ class MetadataStore:
             for first in range(0, len(wanted), DIRECTORIES_AT_ONCE):
                 self._broker.logs.create_many(wanted[first : first + DIRECTORIES_AT_ONCE])
                 await asyncio.sleep(0)
+            self._broker.flusher.look_again()
         finally:
             self._image.replay(entries)
 
@@ -389,6 +390,7 @@ class MetadataStore:
                     partition.set_config(log_config)
                     if stricter:  # the new policy speaks of what was acknowledged under the old one, too
                         self._broker.flusher.request(partition)
+        self._broker.flusher.look_again()
 
     def _set_broker_configs(self) -> None:
         own = self.broker_configs.get(str(self._broker.node_id), {})

@@ -24,13 +24,14 @@ unless log.flush.scheduler.interval.ms is set; a flush is believed whatever a tr
 import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol
 
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log.disk import Disk
 
 THREADS_MAX = 8  # fsyncs in flight over all partitions; a disk gains little beyond
-PERIOD_MS_MAX = 60_000  # how late a change of flush.ms is noticed at most
+PERIOD_MS_MAX = 60_000  # without any flush.ms, look so often
 
 
 class Syncable(Protocol):
@@ -94,6 +95,7 @@ class Flusher:
         self._owns_executor = executor is None
         self._in_flight: dict[FlushTarget, asyncio.Task] = {}
         self._timer: asyncio.Task | None = None
+        self._configs_changed = asyncio.Event()
         self.flushes = 0  # for metrics: how many fsync rounds, and how many waiters they served together
         self.waits = 0
         self.flush_seconds = 0.0
@@ -124,6 +126,10 @@ class Flusher:
                 self.request(partition)
         if self._timer is None and self._clock is not None and self._period_ms is not None:
             self._timer = asyncio.get_running_loop().create_task(self._watch())
+
+    def look_again(self) -> None:
+        """Some topic's flush.ms may be shorter than those of before: ask for the period again."""
+        self._configs_changed.set()
 
     async def stop(self) -> None:
         """Wait for what is in flight; start nothing new."""
@@ -165,7 +171,9 @@ class Flusher:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(min(self._period_ms(), PERIOD_MS_MAX) / 1000)
+            self._configs_changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._configs_changed.wait(), min(self._period_ms(), PERIOD_MS_MAX) / 1000)
             now_ms = self._clock()
             for partition in tuple(self._partitions()):
                 due_ms = partition.flush_due_ms()

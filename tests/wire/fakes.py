@@ -101,6 +101,9 @@ class FakeFlusher:
     def request(self, partition):
         self.requested.append(partition)
 
+    def look_again(self):
+        pass
+
 
 class FakeBroker:
     node_id, cluster_id = 1, "a-cluster"
