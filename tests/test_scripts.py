@@ -30,6 +30,7 @@ VARYING = (
     (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}"), "<date>"),
     (re.compile(r"\b1[789]\d{11}\b"), "<time>"),
     (re.compile(r"\bcrc: \d+"), "crc: <crc>"),
+    (re.compile(r"\.[0-9a-f]{32}-delete"), ".<id>-delete"),
 )
 
 
@@ -41,7 +42,11 @@ class Story:
             self.port = str(probe.getsockname()[1])
         scripts = Path(sys.executable).parent
         kept = {name: value for name, value in os.environ.items() if not name.startswith("KAFKA_")}
-        self.environ = {**kept, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
+        self.environ = {
+            **kept,
+            "PATH": f"{scripts}:{os.environ['PATH']}",
+            "KAFKA_LISTENERS": f"PLAINTEXT://127.0.0.1:{self.port}",  # for those that do not say where to listen
+        }
         self.background: subprocess.Popen | None = None
 
     def run(self, command: str) -> str:
