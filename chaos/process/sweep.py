@@ -112,8 +112,8 @@ def _delete_topic(connection: raw.Connection, told: Told) -> None:
 
 
 def _strace(call: str, number: int) -> tuple[str, ...]:
-    return ("strace", "-f", "-qqq", "-o", "/dev/null", "--seccomp-bpf", "-e", f"trace={call}",
-            "-e", f"inject={call}:signal=KILL:when={number}")
+    return ("strace", "-f", "-qqq", "-o", "/dev/null", "-e", f"trace={call}",
+            "-e", f"inject={call}:signal=SIGKILL:when={number}")
 
 
 def sweep(report: Report, policy_name: str, directory: Path, progress: Callable[[str], None], *, deadline: float,
