@@ -1,0 +1,58 @@
+"""Which workloads does the lab try? All of them, up to a length, over a small alphabet, from a few starting points.
+
+A workload is a word over `ALPHABET`; a letter is an operation of `driver.py`. The enumeration is a tree: a word's crash
+points are those inside its last operation, since those of the others belong to its prefixes. A word in which an operation makes no sense
+is cut off with everything below it: what it would show, a shorter one shows.
+
+A starting point is what happened before, on the same disk: nothing (`fresh`); a log of several segments with an unclean
+start behind it, part of it durable (`used`); producers, deleted records and a second topic (`busy`).
+"""
+
+from collections.abc import Iterator
+from itertools import product
+
+ALPHABET: dict[str, dict] = {
+    "append": {"op": "append"},
+    "fill": {"op": "fill"},  # the segment is full to the last byte
+    "gzip": {"op": "append", "records": 3, "gzip": True},
+    "pair": {"op": "append", "records": 2},
+    "both": {"op": "both"},  # two partitions in one request
+    "idempotent": {"op": "idempotent"},
+    "retry": {"op": "retry"},
+    "roll": {"op": "roll"},
+    "flush": {"op": "flush"},
+    "background": {"op": "background"},  # the flush of rolled segments
+    "wait": {"op": "wait"},  # until flush.ms has been heeded
+    "overlap": {"op": "overlap"},  # a flush runs while the log grows
+    "overtaken": {"op": "overlap", "then": "truncate"},  # a flush runs while the log is cut and grows again
+    "truncate": {"op": "truncate"},
+    "delete-records": {"op": "delete_records"},
+    "retention": {"op": "retention"},
+    "sweep": {"op": "sweep"},
+    "checkpoint": {"op": "checkpoint"},
+    "restart": {"op": "restart"},
+    "kill": {"op": "kill"},
+    "create": {"op": "create"},
+    "delete": {"op": "delete"},
+    "recreate": {"op": "recreate"},
+}
+
+STARTS: dict[str, tuple[str, ...]] = {
+    "fresh": (),
+    "used": ("fill", "append", "flush", "append", "kill", "append", "roll", "append", "background", "append"),
+    "busy": ("idempotent", "pair", "roll", "idempotent", "delete-records", "create", "checkpoint", "idempotent"),
+}
+
+
+def operations(words: tuple[str, ...] | list[str]) -> list[dict]:
+    """The operations that letters stand for. Raises KeyError."""
+    return [ALPHABET[word] for word in words]
+
+
+def words(length: int) -> Iterator[tuple[str, ...]]:
+    """Every word of exactly this length."""
+    return product(ALPHABET, repeat=length)
+
+
+def count(length: int) -> int:
+    return len(ALPHABET) ** length
