@@ -13,16 +13,17 @@ The expected epoch begins at 1 and rises with each request; after 2^31-1 comes 1
 
 1. An id that is not known: FETCH_SESSION_ID_NOT_FOUND. Another epoch: INVALID_FETCH_SESSION_EPOCH. Both at the top of
    the response; the client then begins anew.
-2. A session that was made with topic names takes no requests with topic ids, nor the reverse: FETCH_SESSION_TOPIC_ID_ERROR.
+2. A session that was made with topic names takes no requests with topic ids, nor the reverse:
+   FETCH_SESSION_TOPIC_ID_ERROR.
 3. An incremental response has the partitions with records, errors, a diverging epoch, or a high watermark or log
    start offset other than last time. After an error the next response has the partition in any case.
 4. Partitions that gave records go to the end of the list: where max_bytes ends the response early, others are first
    next time.
 5. A session that has lost all its partitions is forgotten.
 
-There are at most max.incremental.fetch.session.cache.slots sessions. A new one evicts the one that was used longest ago if
-that was more than STALE_MS ago; else the smallest of those older than that, if it is not larger than the new one; else
-there is no session (id 0), and the client sends full requests.
+There are at most max.incremental.fetch.session.cache.slots sessions. A new one evicts the one that was used longest
+ago, if that was more than STALE_MS ago; else the smallest of those older than that, if it is not larger than the new one;
+else there is no session (id 0), and the client sends full requests.
 """
 
 import random
@@ -43,7 +44,10 @@ Key = tuple[str | UUID, int]
 class Wanted:
     """A partition as a client wants it read, and what the session told it last."""
 
-    __slots__ = ("topic", "partition", "fetch_offset", "max_bytes", "leader_epoch", "fetched_epoch", "told_high_watermark", "told_start")
+    __slots__ = (
+        "topic", "partition", "fetch_offset", "max_bytes", "leader_epoch", "fetched_epoch",
+        "told_high_watermark", "told_start",
+    )  # fmt: skip
 
     def __init__(self, topic: str | UUID, entry: Mapping[str, Any]):
         self.topic = topic
@@ -81,13 +85,13 @@ class FetchSession:
         self.epoch = 1  # of the next request
         self.created_ms = self.used_ms = now_ms
 
-    def update(self, wanted: Iterable[Wanted], entries: Mapping[Key, Mapping[str, Any]], forgotten: Iterable[Key]) -> None:
-        for item in wanted:
-            known = self.partitions.get(item.key)
+    def update(self, entries: Mapping[Key, Mapping[str, Any]], forgotten: Iterable[Key]) -> None:
+        for key, entry in entries.items():
+            known = self.partitions.get(key)
             if known is None:
-                self.partitions[item.key] = item
+                self.partitions[key] = Wanted(key[0], entry)
             else:
-                known.update(entries[item.key])
+                known.update(entry)
         for key in forgotten:
             self.partitions.pop(key, None)
 
@@ -133,10 +137,11 @@ class FetchSessions:
         session_id, epoch = request["session_id"], request["session_epoch"]
         by_id = version >= TOPIC_IDS_VERSION
         topic_key = "topic_id" if by_id else "topic"
-        entries = {(topic[topic_key], entry["partition"]): entry for topic in request["topics"] for entry in topic["partitions"]}
-        wanted = [Wanted(topic, entry) for (topic, _), entry in entries.items()]
+        topics, forgotten = request["topics"], request["forgotten_topics_data"]
+        entries = {(topic[topic_key], one["partition"]): one for topic in topics for one in topic["partitions"]}
         if epoch in (INITIAL_EPOCH, FINAL_EPOCH):
             self._sessions.pop(session_id, None)
+            wanted = [Wanted(topic, entry) for (topic, _), entry in entries.items()]
             return Plan(wanted, opens_session=epoch == INITIAL_EPOCH)
         session = self._sessions.get(session_id)
         if session is None:
@@ -145,8 +150,7 @@ class FetchSessions:
             raise KafkaError(ErrorCode.INVALID_FETCH_SESSION_EPOCH)
         if session.uses_topic_ids != by_id:
             raise KafkaError(ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR)
-        forgotten = [(topic[topic_key], number) for topic in request["forgotten_topics_data"] for number in topic["partitions"]]
-        session.update(wanted, entries, forgotten)
+        session.update(entries, [(topic[topic_key], one) for topic in forgotten for one in topic["partitions"]])
         if not session.partitions:
             del self._sessions[session_id]
             return Plan([])

@@ -5,8 +5,8 @@ nothing until bytes arrive in it: a client that announces a hundred megabytes an
 buffers are used again, since getting their pages from the kernel costs as much as filling them; at most
 POOL_BYTES_MAX of them are kept.
 
-The sum of what unfinished requests hold is bounded by queued.max.request.bytes (or QUEUED_BYTES_DEFAULT). Where it would be
-exceeded, the largest frame that is still incomplete loses: then requests of ordinary size always get through.
+The sum of what unfinished requests hold is bounded by queued.max.request.bytes (or QUEUED_BYTES_DEFAULT). Where it
+would be exceeded, the largest frame that is still incomplete loses: requests of ordinary size always get through.
 """
 
 import logging

@@ -6,13 +6,13 @@ waits in the kernel, and a reader that is slow blocks nobody but itself. There i
 response of a connection in memory.
 
 A frame is an int32 size and as many bytes. It is received into one buffer, and the batches in it stay views of that
-buffer until they are written. A response is sent with one `send`; file regions follow by `sendfile`, which continues from
-the event loop's writer callback until all is sent, so that no byte of a record passes through Python.
+buffer until they are written. A response is sent with one `send`; file regions follow by `sendfile`, which continues
+from the event loop's writer callback until all is sent: no byte of a record passes through Python.
 
 What costs a client its connection, and one line in the log that names the peer and the reason:
 
 1. a frame that is longer than socket.request.max.bytes, negative, or ends early;
-2. a request that does not decode (see `primitives.py`), an API or version that is not served (but ApiVersions of an unknown
+2. a request that does not decode (see `primitives.py`), an API or version that is not served (ApiVersions of an unknown
    version is answered, see `k18_api_versions.py`);
 3. a frame, or the reading of a response, that takes longer than connections.max.idle.ms; no request for so long;
 4. more connections than max.connections, or than max.connections.per.ip from one address;
@@ -66,8 +66,6 @@ class PlainStream:
 
     The socket is tried first; if it has nothing, the event loop's reader callback receives into the waiting view. The
     callback stays registered from one read to the next. It goes only when bytes come that nobody waits for."""
-
-    __slots__ = ("_socket", "_fd", "_loop", "_watched", "_drained", "_unasked", "_view", "_read_waiter", "_parts", "_write_waiter")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connection: socket.socket):
         self._socket = connection
@@ -202,8 +200,6 @@ class _Region:
 class Connection:
     """One client: its stream, its task, and since when it has kept us waiting (None: we are at work)."""
 
-    __slots__ = ("stream", "host", "peer", "task", "reading", "waiting_since", "received", "head", "head_bytes", "reason")
-
     def __init__(self, stream: Any, host: str, port: int, now: float):
         self.stream = stream
         self.host = host
@@ -242,7 +238,6 @@ class Server:
 
     @property
     def port(self) -> int:
-        assert self.address is not None, "not started"
         return self.address[1]
 
     async def start(self) -> None:
@@ -251,7 +246,7 @@ class Server:
         host, port = self.config.listener.host, self.config.listener.port
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
-        listener = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+        listener = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             _set_buffers(listener, self.config)  # before listen: accepted sockets inherit them, and their window
@@ -292,8 +287,7 @@ class Server:
                 return
             except OSError as error:  # out of descriptors: what is queued waits until some are free
                 self._log.warning("cannot accept connections: %s", error)
-                fd = self._listener.fileno()
-                self._loop.remove_reader(fd)
+                self._loop.remove_reader(self._listener.fileno())
                 self._loop.call_later(ACCEPT_PAUSE_S, self._resume_accepting)
                 return
             self._accept(accepted, *address[:2])
@@ -303,7 +297,7 @@ class Server:
             self._loop.add_reader(self._listener.fileno(), self._on_connection)
 
     def _accept(self, accepted: socket.socket, host: str, port: int) -> None:
-        limit = None
+        limit = ""
         if len(self.connections) >= self.config.max_connections:
             limit = f"max.connections is {self.config.max_connections}"
         elif self._per_host[host] >= self.config.max_connections_per_ip:
@@ -357,7 +351,7 @@ class Server:
         finally:
             self._budget.done(connection)
             connection.stream.close()
-            self.connections.discard(connection)
+            self.connections.remove(connection)
             self._per_host[connection.host] -= 1
             if not self._per_host[connection.host]:
                 del self._per_host[connection.host]
@@ -440,7 +434,8 @@ class Server:
             request = api.decode_request(header.version, frame, api.body_position(header, frame))
         except ProtocolError as error:
             raise ProtocolError(f"{api.name} version {header.version}: {error}") from error
-        response = await handle(self.broker, request, apis.RequestContext(header, connection.host, self.served, self.fetch_sessions))
+        context = apis.RequestContext(header, connection.host, self.served, self.fetch_sessions)
+        response = await handle(self.broker, request, context)
         if response is None:
             return None, api.name
         self.broker.metrics.errors_in(api, response)
@@ -448,9 +443,7 @@ class Server:
 
 
 def _set_buffers(listener: socket.socket, config: Any) -> None:
-    for option, size in (
-        (socket.SO_SNDBUF, config.socket_send_buffer_bytes),
-        (socket.SO_RCVBUF, config.socket_receive_buffer_bytes),
-    ):
+    sizes = {socket.SO_SNDBUF: config.socket_send_buffer_bytes, socket.SO_RCVBUF: config.socket_receive_buffer_bytes}
+    for option, size in sizes.items():
         if size >= 0:
             listener.setsockopt(socket.SOL_SOCKET, option, size)

@@ -1,13 +1,13 @@
 """Fetch: records of many partitions from given offsets on, waiting for them if need be.
 
 - The response carries regions of segment files, which the server sends with sendfile: no record passes through here.
-- It is sent when there are min_bytes of records, when max_wait_ms are over, or at once when any partition has an error or
-  a diverging epoch. A waiting request is woken by the append that it waits for; nothing polls.
+- It is sent when there are min_bytes of records, when max_wait_ms are over, or at once when any partition has an error
+  or a diverging epoch. A waiting request is woken by the append that it waits for; nothing polls.
 - It holds at most max_bytes and fetch.max.bytes (whichever is less), per partition at most partition_max_bytes; but the
   first batch of the first partition that has any comes whole, however large, so that every consumer gets on.
 - Partitions are read in the order of the request, or of the session (see `fetch_sessions.py`).
-- Only what lies below the high watermark is read (C4.2); for read_committed, below the last stable offset. Watermarks and
-  file positions are of one reading.
+- Only what lies below the high watermark is read (C4.2); for read_committed, below the last stable offset. Watermarks
+  and file positions are of one reading.
 - v12: where the client names the epoch of its last record and ours ended before its offset, the answer is where
   (diverging_epoch), instead of records.
 - v13 topic ids; an unknown one is UNKNOWN_TOPIC_ID. Leader hints (v16) stay empty: there is one broker.
@@ -149,7 +149,8 @@ async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str
     for item, result in results:
         by_topic.setdefault(item.topic, []).append(result)
     key = "topic_id" if version >= 13 else "topic"
-    return {"session_id": session_id, "responses": [{key: topic, "partitions": found} for topic, found in by_topic.items()]}
+    responses = [{key: topic, "partitions": found} for topic, found in by_topic.items()]
+    return {"session_id": session_id, "responses": responses}
 
 
 async def _read_or_wait(broker: Any, request: dict[str, Any], version: int, plan: Plan) -> list[Result]:
@@ -248,4 +249,4 @@ def _divergence(partition: Any, item: Wanted) -> dict[str, int] | None:
 def _failed(number: int, code: ErrorCode, version: int) -> dict[str, Any]:
     if code == ErrorCode.KAFKA_STORAGE_ERROR and version <= 5:
         code = ErrorCode.NOT_LEADER_OR_FOLLOWER
-    return {"partition_index": number, "error_code": code, "high_watermark": -1, "log_start_offset": -1, "records": NO_RECORDS}
+    return {"partition_index": number, "error_code": code, "high_watermark": -1, "log_start_offset": -1, "records": b""}

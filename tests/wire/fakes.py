@@ -1,4 +1,4 @@
-"""A broker that is nothing but what the server and the handlers of the log's APIs ask of one, with a file per partition.
+"""A broker that is only what the server and the handlers of the log's APIs ask of one, with a file per partition.
 
 The log under it is a single file of batches without indexes. Tests of the wire use it where they need to hold the
 log's behaviour in their hands (an append that fails, a flush that waits); everything else uses the real broker.
@@ -53,7 +53,8 @@ class FakePartition:
         self.starts.append((base, self.file.append([records])))
         self.log_end_offset = base + delta + 1
         self.wake()
-        return Appended(base, base + delta, -1, self.log_start_offset, False, self.log_end_offset if self.flush_to else None)
+        flush_to = self.log_end_offset if self.flush_to else None
+        return Appended(base, base + delta, -1, self.log_start_offset, False, flush_to)
 
     def wake(self):
         for waiter in list(self.waiters):
@@ -65,7 +66,8 @@ class FakePartition:
         start = next((position for base, position in reversed(self.starts) if base <= offset), 0)
         end = next((position for base, position in self.starts if base >= self.high_watermark), self.file.size)
         first_end = next((position for _, position in self.starts if position > start), end)
-        size = min(end - start, max(max_bytes, first_end - start if min_one else 0)) if offset < self.high_watermark else 0
+        size = min(end - start, max(max_bytes, first_end - start if min_one else 0))
+        size = size if offset < self.high_watermark else 0
         region = Region(self.file, start, size) if size > 0 else None
         return Slice(region, self.high_watermark, self.last_stable_offset, self.log_start_offset, self.log_end_offset)
 
@@ -105,6 +107,10 @@ class FakeFlusher:
         pass
 
 
+def describe(name):
+    return SimpleNamespace(name=name, topic_id=uuid.uuid5(uuid.NAMESPACE_DNS, name), is_internal=name.startswith("__"))
+
+
 class FakeBroker:
     node_id, cluster_id = 1, "a-cluster"
 
@@ -113,9 +119,10 @@ class FakeBroker:
         self.clock = lambda: 1_700_000_000_000
         self.metrics = Metrics()
         self.flusher = FakeFlusher()
-        self.partitions = {(name, n): FakePartition(directory, name, n) for name, count in topics.items() for n in range(count)}
-        described = {name: SimpleNamespace(name=name, topic_id=uuid.uuid5(uuid.NAMESPACE_DNS, name), is_internal=name.startswith("__"))
-                     for name in topics}
+        self.partitions = {
+            (name, number): FakePartition(directory, name, number) for name, count in topics.items() for number in range(count)
+        }
+        described = {name: describe(name) for name in topics}
         self.producer_ids = 1000
         self.metadata = SimpleNamespace(topics=described, by_id={t.topic_id: t for t in described.values()},
                                         next_producer_id=self.next_producer_id)
