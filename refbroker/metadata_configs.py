@@ -61,8 +61,8 @@ def topic_entries(broker, configs: Mapping[str, str], names: Sequence[str] | Non
 
 def broker_entries(broker, resource_name: str, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """All configs of this broker; of the default of all brokers (the empty name) those that are set."""
-    own = broker.metadata.broker_configs.get(resource_name, {})
     sources, entries = _broker_sources(broker), []
+    own = dict(sources)[DYNAMIC_DEFAULT_SOURCE]
     for name, key in sorted(BROKER_KEYS.items()):
         if name.startswith("internal.") or (names and name not in names) or (not resource_name and name not in own):
             continue
@@ -81,7 +81,10 @@ def changeable(key: Key | None) -> bool:
 
 def _broker_sources(broker) -> list[tuple[int, Configs]]:
     """What each source says about broker keys, the strongest first."""
-    dynamic = broker.metadata.broker_configs
+    dynamic = {  # without what is not in force here: a metadata log of Kafka's may have more
+        resource: {name: value for name, value in configs.items() if changeable(BROKER_KEYS.get(name))}
+        for resource, configs in broker.metadata.broker_configs.items()
+    }
     static = broker.metadata.static_config.items()
     return [
         (DYNAMIC_SOURCE, dynamic.get(str(broker.node_id), {})),

@@ -21,20 +21,21 @@ from refbroker.broker import Broker
 from refbroker.config import Config
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log import records
+from refbroker.log.directory import StartupError
 from refbroker.metadata_records import (
     ABORT_TRANSACTION, BEGIN_TRANSACTION, CONFIG, END_TRANSACTION, KINDS, PARTITION, PRODUCER_IDS, REMOVE_TOPIC, TOPIC,
     Image, MetadataError, Resource, Topic, decode, encode, topic_entries,
 )  # fmt: skip
 from refbroker.topic_rules import CLUSTER_METADATA, NewTopic, check_name, check_new_name
 
-STATES_PER_CRASH_POINT = 5  # beside the two in which everything pending was kept, and lost
+STATES_PER_CRASH_POINT = 3  # beside the two in which everything pending was kept, and lost
 NOW_MS = 1_795_446_000_000
 
 
 def opened(disk, *overrides: str) -> Broker:
     config, _ = Config.load(None, {}, ["log.dirs=/data", *overrides])
     broker = Broker(config, disk, lambda: NOW_MS)
-    broker.logs.open()
+    broker.logs.open(broker.metadata.load)
     return broker
 
 
@@ -144,15 +145,15 @@ def test_every_crash_state_has_the_acknowledged_changes_whole(profile):
 
 
 def test_what_a_start_acts_upon_is_durable():
-    """A record that a killed process left in the page cache leads to directories; a power cut must not take it after."""
+    """A record that a killed process left in the page cache leads to directories: a power cut must not take it then."""
 
     async def run() -> None:
         disk = SimDisk({"/unrelated": b""})
         broker = await started(disk)
         topic_id = uuid.uuid4()
         entries = topic_entries(Topic("a", topic_id, 1), 1, uuid.uuid4())
-        values = [records.Record(n, NOW_MS, None, encode(*entry), []) for n, entry in enumerate(entries)]
-        broker.logs.partitions[CLUSTER_METADATA, 0].append(records.build(values), NOW_MS)  # and no flush
+        batch = _batch([encode(*entry) for entry in entries])
+        broker.logs.partitions[CLUSTER_METADATA, 0].append(batch, NOW_MS)  # and no flush
         await broker.flusher.stop()
         disk.kill()
         again = await started(disk)
@@ -325,6 +326,36 @@ def test_a_failed_flush_acknowledges_nothing():
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("nth", range(1, 16))
+def test_no_space_leaves_a_topic_whole_or_not_there(nth):
+    """C1.14 for a creation: whichever write finds the disk full, what is answered is what is there."""
+
+    async def run() -> None:
+        disk = SimDisk(sites=False)
+        broker = await started(disk)
+        await broker.metadata.create_topic("before", 1)
+        injector = disk.injector = Injector(Fault("write-enospc", nth))
+        try:
+            await broker.metadata.create_topic("a", 3)
+            expected = {"before": (1, {}), "a": (3, {})}
+        except KafkaError as error:
+            assert error.code is ErrorCode.KAFKA_STORAGE_ERROR
+            expected = {"before": (1, {})}
+        assert seen(broker) == expected
+        assert_directories_agree(broker)
+        assert bool(injector.struck) == ("a" not in expected)
+        disk.injector = None
+        if "a" not in expected:
+            await broker.metadata.create_topic("a", 3)
+        await broker.flusher.stop()
+        disk.kill()
+        again = await started(disk)
+        assert seen(again) == {"before": (1, {}), "a": (3, {})}
+        await again.flusher.stop()
+
+    asyncio.run(run())
+
+
 def test_directories_that_belong_to_no_topic_are_set_aside_and_kept():
     async def run() -> None:
         disk = SimDisk(sites=False)
@@ -341,8 +372,7 @@ def test_directories_that_belong_to_no_topic_are_set_aside_and_kept():
         assert again.logs.partitions["mine", 1].log_end_offset == 0
         strays = [name for name in disk.list("/data") if name.endswith("-stray")]
         assert len(strays) == 2
-        assert all(any(disk.open(f"/data/{name}/{file}").size for file in disk.list(f"/data/{name}") if file.endswith(".log"))
-                   for name in strays)  # fmt: skip
+        assert all(disk.open(f"/data/{name}/{0:020d}.log").size for name in strays)
         await again.flusher.stop()
 
     asyncio.run(run())
@@ -376,6 +406,67 @@ def test_configs_take_effect_at_once_and_after_a_restart():
     asyncio.run(run())
 
 
+# ---------------------------------------------------------------- what a start refuses, and Kafka's snapshots
+
+
+def _image_with_a_topic() -> dict:
+    async def run() -> dict:
+        disk = SimDisk(sites=False)
+        broker = await started(disk)
+        await broker.metadata.create_topic("a", 2)
+        await broker.flusher.stop()
+        broker.logs.close(clean=True)
+        return disk.view()
+
+    return asyncio.run(run())
+
+
+def test_partitions_without_a_metadata_log_are_left_alone():
+    image = {path: data for path, data in _image_with_a_topic().items() if CLUSTER_METADATA not in path}
+    disk = SimDisk(image, sites=False)
+    with pytest.raises(StartupError, match="2 partitions, but no metadata log"):
+        asyncio.run(started(disk))
+    assert {"a-0", "a-1"} <= set(disk.list("/data"))
+
+
+@pytest.mark.parametrize("value", [b"\x01\x02\x09", b"\x01\x09\x00" + bytes(17), b"\x00"])
+def test_a_metadata_log_that_makes_no_sense_is_refused(value):
+    async def run() -> None:
+        disk = SimDisk(_image, sites=False)
+        broker = opened(disk)
+        broker.logs.partitions[CLUSTER_METADATA, 0].append(_batch([value]), NOW_MS)
+        broker.logs.close(clean=True)
+        with pytest.raises(StartupError, match="cannot be replayed"):
+            opened(disk)
+        assert {"a-0", "a-1"} <= set(disk.list("/data"))
+
+    _image = _image_with_a_topic()
+    asyncio.run(run())
+
+
+def _batch(values: list[bytes]) -> bytearray:
+    return records.build([records.Record(n, NOW_MS, None, value, []) for n, value in enumerate(values)])
+
+
+def test_the_newest_snapshot_that_the_log_goes_on_from_is_loaded():
+    topic_id, later = uuid.uuid4(), uuid.uuid4()
+    entries = topic_entries(Topic("from-snapshot", topic_id, 2, {"retention.ms": "9"}), 1, uuid.uuid4())
+    image = _image_with_a_topic()
+    directory = f"/data/{CLUSTER_METADATA}-0"
+    # The log has 3 records: topic a and its two partitions. Snapshots of before it, of after it, of the far future.
+    for end, content in ((0, [(TOPIC, {"name": "old", "topic_id": later})]), (3, entries), (99, [])):
+        values = [encode(*entry) for entry in content] or [b"not read"]
+        image[f"{directory}/{end:020d}-0000000001.checkpoint"] = bytes(_batch(values))
+
+    async def run() -> None:
+        broker = await started(SimDisk(image, sites=False))
+        assert seen(broker) == {"from-snapshot": (2, {"retention.ms": "9"})}
+        assert_directories_agree(broker)
+        await broker.flusher.stop()
+
+    asyncio.run(run())
+
+
 # ---------------------------------------------------------------- records
 
 
@@ -384,7 +475,8 @@ INT32S = st.integers(-(2**31), 2**31 - 1)
 ENTRIES = st.one_of(
     st.tuples(st.just(TOPIC), st.fixed_dictionaries({"name": st.text(max_size=20), "topic_id": UUIDS})),
     st.tuples(st.just(PARTITION), st.fixed_dictionaries({
-        "partition_id": INT32S, "topic_id": UUIDS, "replicas": st.lists(INT32S, max_size=3), "isr": st.lists(INT32S, max_size=3),
+        "partition_id": INT32S, "topic_id": UUIDS,
+        "replicas": st.lists(INT32S, max_size=3), "isr": st.lists(INT32S, max_size=3),
         "leader": INT32S, "leader_epoch": INT32S, "partition_epoch": INT32S, "directories": st.lists(UUIDS, max_size=2),
         "leader_recovery_state": st.integers(0, 1),
     })),
@@ -419,14 +511,17 @@ GZIP_ID = uuid.UUID("4f9c4a07-134e-452b-88af-13294ae6a043")
 KAFKA_RECORDS = [  # values out of a log that Apache Kafka 4.4.0 wrote
     ("010200196a6176612d636f6465632d677a69702d6d77746c32776d344f9c4a07134e452b88af13294ae6a04300",
      TOPIC, {"name": "java-codec-gzip-mwtl2wm4", "topic_id": GZIP_ID}),
-    ("010302000000004f9c4a07134e452b88af13294ae6a04302000000010200000001010100000001000000000000000002a0d2c7fe27f779bbda60f71f2052e5c400",
+    ("010302000000004f9c4a07134e452b88af13294ae6a0430200000001020000000101010000000100000000000000000"
+     "2a0d2c7fe27f779bbda60f71f2052e5c400",
      PARTITION, {"partition_id": 0, "topic_id": GZIP_ID, "replicas": [1], "isr": [1], "leader": 1, "leader_epoch": 0,
                  "partition_epoch": 0, "directories": [uuid.UUID("a0d2c7fe-27f7-79bb-da60-f71f2052e5c4")]}),
     ("01040002135f5f636f6e73756d65725f6f66667365747311636f6d7072657373696f6e2e747970650970726f647563657200",
-     CONFIG, {"resource_type": 2, "resource_name": "__consumer_offsets", "name": "compression.type", "value": "producer"}),
+     CONFIG,
+     {"resource_type": 2, "resource_name": "__consumer_offsets", "name": "compression.type", "value": "producer"}),
     ("0104000401146d696e2e696e73796e632e7265706c69636173023100",
      CONFIG, {"resource_type": 4, "resource_name": "", "name": "min.insync.replicas", "value": "1"}),
-    ("010900b15302699a9b47639618ba344666178200", REMOVE_TOPIC, {"topic_id": uuid.UUID("b1530269-9a9b-4763-9618-ba3446661782")}),
+    ("010900b15302699a9b47639618ba344666178200",
+     REMOVE_TOPIC, {"topic_id": uuid.UUID("b1530269-9a9b-4763-9618-ba3446661782")}),
     ("010f0000000001000000000000000c00000000000003e800",
      PRODUCER_IDS, {"broker_id": 1, "broker_epoch": 12, "next_producer_id": 1000}),
     ("01170001001212426f6f747374726170207265636f726473", BEGIN_TRANSACTION, {"name": "Bootstrap records"}),

@@ -180,7 +180,8 @@ def test_delete_topics_in_every_version(version):
         two, unknown = broker.metadata.topics["two"].topic_id, uuid.uuid4()
         topics = [{"name": "one"}, {"name": "absent"}]
         if version >= 6:
-            topics = [{"name": "one"}, {"name": None, "topic_id": two}, {"name": "absent"}, {"name": None, "topic_id": unknown},
+            topics = [{"name": "one"}, {"name": None, "topic_id": two}, {"name": "absent"},
+                      {"name": None, "topic_id": unknown},
                       {"name": None}, {"name": "three", "topic_id": two}]  # fmt: skip
         request = {"topics": topics, "topic_names": ["one", "absent"], "timeout_ms": 1000}
         rows = (await call(broker, DELETE, version, request))["responses"]
