@@ -28,9 +28,9 @@ from refbroker.server import Server
 
 SWEEP_INTERVAL_MS = 5_000  # how much longer than file.delete.delay.ms a deleted file may stay
 CHECKPOINT_INTERVALS = (
-    "log_flush_offset_checkpoint_interval_ms",
-    "log_flush_start_offset_checkpoint_interval_ms",
-    "replica_high_watermark_checkpoint_interval_ms",
+    "log.flush.offset.checkpoint.interval.ms",
+    "log.flush.start.offset.checkpoint.interval.ms",
+    "replica.high.watermark.checkpoint.interval.ms",
 )  # the files are written together: the shortest counts
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Broker:
             await broker.stop(clean=False)
             raise
         broker._repeat(config.log_retention_check_interval_ms, broker._retain)
-        broker._repeat(min(getattr(config, key) for key in CHECKPOINT_INTERVALS), broker._checkpoint)
+        broker._repeat(min(config.values[key] for key in CHECKPOINT_INTERVALS), broker._checkpoint)
         broker._repeat(SWEEP_INTERVAL_MS, broker._sweep)
         broker._repeat(config.producer_id_expiration_check_interval_ms, broker._expire_producers)
         broker.ready = True

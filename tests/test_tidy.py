@@ -1,6 +1,7 @@
 """The house rules, checked on the source: layers, the disk seam, sizes, links and statement numbers."""
 
 import ast
+import os
 import re
 from pathlib import Path
 
@@ -13,8 +14,8 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 
 FILE_LINES_MAX = 450
 FUNCTION_LINES_MAX = 70
-BROKER_LINES_MAX = 9_000
-LINE_LENGTH_MAX = 140  # 120 is the aim; a table's row may be a little longer
+BROKER_CODE_LINES_MAX = 10_000  # what a person can read
+LINE_LENGTH_MAX = 150  # of code; 120 is the aim, a row of a table may be a little longer
 
 # What of `os` is no file access. Everything else of it belongs in log/disk.py.
 OS_ALLOWED = {"_exit", "environ", "getpid", "sendfile", "uname", "path.basename", "path.dirname", "path.join", "path.abspath"}
@@ -98,22 +99,22 @@ def test_sizes(path):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = node.end_lineno - node.lineno + 1
             assert length <= FUNCTION_LINES_MAX, f"{path}:{node.lineno}: {node.name} has {length} lines"
-    too_long = [number for number, line in enumerate(lines, 1) if len(line) > LINE_LENGTH_MAX]
+    too_long = [number for number, line in code_lines(path).items() if len(line) > LINE_LENGTH_MAX]
     assert not too_long
 
 
-def code_lines(path: Path) -> int:
-    """Lines that hold code: neither blank nor only comment nor docstring."""
+def code_lines(path: Path) -> dict[int, str]:
+    """The lines that hold code, by number: neither blank nor only comment nor docstring."""
     prose = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             prose |= set(range(node.lineno, node.end_lineno + 1))
     lines = enumerate(path.read_text().splitlines(), 1)
-    return sum(number not in prose and bool(line.strip()) and not line.lstrip().startswith("#") for number, line in lines)
+    return {n: line for n, line in lines if n not in prose and line.strip() and not line.lstrip().startswith("#")}
 
 
 def test_the_whole_broker_can_be_read():
-    assert sum(map(code_lines, PRODUCT)) <= BROKER_LINES_MAX
+    assert sum(len(code_lines(path)) for path in PRODUCT) <= BROKER_CODE_LINES_MAX
 
 
 @pytest.mark.parametrize("path", [path for path in PRODUCT + LAB if path.read_text()], ids=name)
@@ -168,24 +169,39 @@ def test_readme_links_lead_somewhere():
         assert not anchor or re.fullmatch("L[0-9]+", anchor), f"[{text}]({target}): only lines can be checked"
 
 
+def definitions(path: Path) -> dict[str, int]:
+    """Line of each function and class, by its name with that of its class."""
+    found = {}
+
+    def visit(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                found[prefix + child.name] = child.lineno
+                visit(child, f"{prefix}{child.name}.")
+
+    visit(tree(path), "")
+    return found
+
+
 def test_follow_one_record_points_at_the_functions_that_it_names():
-    """[`name`](file.py#L12): line 12 of the file is where `name` is defined; the walk visits these files in order."""
-    section = README.read_text().split("## Follow one record")[1].split("\n## ")[0]
-    files = []
-    for text, target in LINK.findall(section):
-        path, _, anchor = target.partition("#L")
-        files.append(path)
-        if not anchor:
-            continue
-        line = (ROOT / path).read_text().splitlines()[int(anchor) - 1]
-        what = text.strip("`").split(".")[-1].removesuffix("()")
-        assert re.search(rf"\b(def|class) {re.escape(what)}\b", line), f"[{text}]({target}): that line is {line.strip()!r}"
-    walk = [
+    """[`name`](file.py#L12): line 12 of the file is where `name` is defined; the walk visits these files in order.
+    `UPDATE_SCRIPTS=1 pytest tests/test_tidy.py` corrects the line numbers."""
+    text = README.read_text()
+    section = text.split("## Follow one record")[1].split("\n## ")[0]
+    corrected, files = section, []
+    for name, target in LINK.findall(section):
+        path = target.partition("#L")[0]
+        files.append(path.removeprefix("refbroker/"))
+        line = definitions(ROOT / path)[name.strip("`")]
+        corrected = corrected.replace(f"[{name}]({target})", f"[{name}]({path}#L{line})")
+    if os.environ.get("UPDATE_SCRIPTS"):
+        README.write_text(text.replace(section, corrected))
+    else:
+        assert corrected == section
+    assert [file for number, file in enumerate(files) if files[number - 1 : number] != [file]] == [
         "server.py", "apis/k00_produce.py", "log/batch.py", "log/partition.py", "log/segment.py", "log/disk.py", "log/flush.py",
         "log/recovery.py", "apis/k01_fetch.py", "server.py",
     ]  # fmt: skip
-    stops = [file for number, file in enumerate(files) if number == 0 or files[number - 1] != file]
-    assert stops == [f"refbroker/{file}" for file in walk]
 
 
 def test_readme_names_every_command_and_make_target():
