@@ -22,9 +22,16 @@ OURS = "refbroker"
 @click.option("--quick", is_flag=True, help="a tenth of the work, one round less")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="rounds of each workload")
 @click.option("--only", help="workloads whose name contains this text")
+@click.option("--crowd", is_flag=True, help="instead: 1,000 connections, 1,000 partitions, clients at work")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=Path("build/bench/results.json"), show_default=True)
-def bench(against: str | None, quick: bool, rounds: int, only: str | None, json_path: Path) -> None:
+def bench(against: str | None, quick: bool, rounds: int, only: str | None, crowd: bool, json_path: Path) -> None:
     """How fast is it on this machine, and against Apache Kafka?"""
+    if crowd:
+        from chaos.bench.crowd import crowd as measure_crowd
+
+        for name, value in measure_crowd().items():
+            click.echo(f"{name:44} {value:,.2f}" if value < 100 else f"{name:44} {value:,.0f}")
+        return
     scale, rounds = (0.12, max(1, rounds - 1)) if quick else (1.0, rounds)
     scratch = Path(tempfile.mkdtemp(prefix="refbroker-bench-"))
     try:
