@@ -13,6 +13,7 @@ from refbroker.config import Config
 from refbroker.errors import ErrorCode
 from refbroker.group_log import TOPIC, partition_for
 from refbroker.group_records import parse
+from refbroker.groups import GroupCoordinator
 from refbroker.log.records import iterate
 from refbroker.protocol import ZERO_UUID
 
@@ -280,18 +281,42 @@ def test_records_are_kafkas_and_a_restart_brings_everything_back(tmp_path):
     asyncio.run(main())
 
 
-def test_offsets_end_with_their_topic(tmp_path):
+def test_offsets_end_with_their_topic(tmp_path, monkeypatch):
     """C8.4: an offset never names records of another topic that has the name now."""
 
     async def main():
         async with started(tmp_path, {"t": 1}) as broker:
             assert codes(await call(broker, COMMIT, 7, commit_request(broker))) == [0]
+
+            async def lost(name):
+                """As if the broker had died between the removal and the tombstones."""
+
+            monkeypatch.setattr(broker.groups, "topic_deleted", lost)
             await broker.metadata.delete_topic("t")
             await broker.metadata.create_topic("t", 1, {}, 1)
+            monkeypatch.undo()
+            assert await broker.groups.committed("g", stable=True)
             for version in versions(FETCH):
                 assert await fetched(broker, version=version) == (-1, -1, "")
             assert (await call(broker, FETCH, 7, {"group_id": "g", "topics": None}))["topics"] == []
-            await broker.groups.topic_deleted("t")
+            assert codes(await call(broker, COMMIT, 7, commit_request(broker))) == [0]
+            await broker.metadata.delete_topic("t")
+            assert not await broker.groups.committed("g", stable=True)
+
+    asyncio.run(main())
+
+
+def test_offsets_of_a_topic_that_went_while_nobody_looked_are_dropped_at_start(tmp_path, monkeypatch):
+    async def lost(self, name):
+        """As if the broker had died between the removal and the tombstones."""
+
+    async def main():
+        async with started(tmp_path, {"t": 1}) as broker:
+            assert codes(await call(broker, COMMIT, 7, commit_request(broker))) == [0]
+            monkeypatch.setattr(GroupCoordinator, "topic_deleted", lost)
+            await broker.metadata.delete_topic("t")
+            monkeypatch.undo()
+        async with started(tmp_path) as broker:
             assert not await broker.groups.committed("g", stable=True)
 
     asyncio.run(main())
