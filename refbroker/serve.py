@@ -16,7 +16,7 @@ import signal
 import sys
 
 from refbroker.broker import Broker
-from refbroker.cli import FAILED, USAGE, Failure, parse_address
+from refbroker.cli import USAGE, Failure, parse_address
 from refbroker.config import Config, ConfigError
 from refbroker.errors import KafkaError
 from refbroker.log.directory import StartupError
@@ -37,10 +37,7 @@ def run(
     scrape = parse_address(metrics) if metrics else None
     topics = [parse_seed(seed) for seed in seeds]
     raise_descriptor_limit()
-    code = asyncio.run(_serve(config, disk, topics, scrape))
-    sys.stdout.flush()
-    if code:
-        sys.exit(code)
+    asyncio.run(_serve(config, disk, topics, scrape))
 
 
 def load_config(
@@ -79,7 +76,7 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(config: Config, disk: Disk, topics: list[tuple[str, int]], scrape: tuple[str, int] | None) -> int:
+async def _serve(config: Config, disk: Disk, topics: list[tuple[str, int]], scrape: tuple[str, int] | None) -> None:
     stop = asyncio.Event()
     _stop_on_signals(asyncio.get_running_loop(), stop)
     try:
@@ -100,7 +97,9 @@ async def _serve(config: Config, disk: Disk, topics: list[tuple[str, int]], scra
         host, port = broker.server.address
         print(f"refbroker ready on {host}:{port} node {broker.node_id} cluster {broker.cluster_id} "
               f"data {config.data_dir} pid {os.getpid()}", flush=True)  # fmt: skip
-        await stop.wait()
+        broker.logs.on_fail = stop.set
+        if broker.logs.offline is None:
+            await stop.wait()
         logger.info("stopping")
     except KafkaError as error:
         raise Failure(f"--seed-topic: {error}") from error
@@ -110,7 +109,8 @@ async def _serve(config: Config, disk: Disk, topics: list[tuple[str, int]], scra
         if scraper:
             scraper.close()
         await broker.stop()
-    return FAILED if broker.logs.offline else 0
+    if broker.logs.offline:
+        raise Failure(f"{config.data_dir} is offline: {broker.logs.offline}")
 
 
 def _stop_on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

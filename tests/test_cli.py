@@ -162,6 +162,31 @@ def test_it_starts_on_what_it_left_clean_or_killed(tmp_path):
     broker.close()
 
 
+def test_a_disk_that_fails_ends_the_process(tmp_path):
+    """C1.13: what the disk has is unknown until a recovery; the next start is one. The limit makes writes fail with EFBIG."""
+    from confluent_kafka import Producer
+    from kafka import KafkaConsumer
+
+    command = f"ulimit -f 200; exec {sys.executable} -m refbroker serve --data-dir {tmp_path}/data --listen 127.0.0.1:0 --seed-topic t:1"
+    process = subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    bootstrap = re.search(r"ready on (\S+)", process.stdout.readline())[1]
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "retries": 0})
+    answers = []
+    while len(answers) < 100 and not (answers and answers[-1]):
+        producer.produce("t", b"x" * 10_000, on_delivery=lambda error, _: answers.append(error and error.name()))
+        producer.flush(10)
+    assert answers[-1] == "KAFKA_STORAGE_ERROR" and not any(answers[:-1])
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1 and "is offline" in err.splitlines()[-1]
+    assert not (tmp_path / "data" / ".kafka_cleanshutdown").exists()
+    broker = testing.TestBroker(str(tmp_path / "data"), {}, {})
+    broker.start()
+    consumer = KafkaConsumer("t", bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=5000)
+    assert len([next(consumer) for _ in answers[:-1]]) >= 10
+    consumer.close()
+    broker.close()
+
+
 # refusals to start: one line, exit code 1, nothing changed
 
 

@@ -82,6 +82,7 @@ class LogDirectory:
         self.clean_start = False  # whether the last stop was clean
         self.broker_epoch = -1  # of that stop
         self.on_roll: Callable[[Partition], None] = lambda partition: None  # whoever flushes rolled segments
+        self.on_fail: Callable[[], None] = lambda: None  # whoever ends the process
         self._new_uuid = new_uuid
         self._lock: Lock | None = None
         self._checkpoints = Checkpoints(disk, path)
@@ -380,6 +381,7 @@ class LogDirectory:
         if self.offline is None:
             self.offline = reason
             logger.error("%s is offline: %s", self.path, reason)
+            self.on_fail()
         for partition in self.partitions.values():
             partition.go_offline(self.offline)
 
