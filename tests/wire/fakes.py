@@ -32,6 +32,7 @@ class FakePartition:
         self.waiters = set()
         self.config = SimpleNamespace(min_insync_replicas=1, cleanup_policy="delete")
         self.producers = SimpleNamespace(active=[])
+        self.epochs = SimpleNamespace(epoch_for=lambda offset: self.leader_epoch)
         self.flush_to = None
         self.fail_with = None
         self.visible_end = None
@@ -73,9 +74,6 @@ class FakePartition:
 
     def epoch_end(self, epoch):
         return (3, self.log_end_offset) if epoch >= 3 else (-1, -1)
-
-    def epoch_for(self, offset):
-        return 3
 
     def offset_of_max_timestamp(self):
         return (1000, self.log_end_offset - 1, 3) if self.starts else None
