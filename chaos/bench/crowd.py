@@ -31,7 +31,8 @@ def descriptors(pid: int) -> int:
 def crowd(seconds: float = 20.0) -> dict[str, float]:
     """The figures, by name."""
     scratch = Path(tempfile.mkdtemp(prefix="refbroker-crowd-"))
-    target = Refbroker(str(scratch / "broker"), properties={"group.initial.rebalance.delay.ms": "0"})
+    target = Refbroker(str(scratch / "broker"), properties={
+        "group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "500"})
     target.start()
     clients: list[subprocess.Popen] = []
     opened: list[raw.Connection] = []
