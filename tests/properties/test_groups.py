@@ -307,6 +307,61 @@ def test_restarted_static_member_takes_its_place_without_rebalance(can_skip):
     group.heartbeat(answer["member_id"], instance, generation)
 
 
+def test_assignments_of_a_generation_that_is_over_are_not_handed_out():
+    world, group, (leader,) = start(join())
+    synced = []
+    group.join(join(leader), [].append)
+    group.sync(leader, None, 2, None, None, {leader: b"old"}, synced.append)  # on its way to the log
+    group.join(join(""), [].append)
+    group.join(join(leader), [].append)
+    assert group.generation == 3 and group.state is State.COMPLETING_REBALANCE
+    world.finish_store()
+    assert group.state is State.COMPLETING_REBALANCE
+    assert [answer["error_code"] for answer in synced] == [ErrorCode.REBALANCE_IN_PROGRESS]
+
+
+def test_a_leader_that_syncs_twice_stores_once():
+    """Else the log could say another assignment than the members were given."""
+    world, group, (leader,) = start(join())
+    group.join(join(leader), [].append)
+    synced = []
+    for assignment in (b"first", b"second"):
+        group.sync(leader, None, group.generation, None, None, {leader: assignment}, synced.append)
+    assert len(world.stores) == 1
+    world.finish_store()
+    assert [(a["error_code"], a["assignment"]) for a in synced] == [
+        (ErrorCode.REBALANCE_IN_PROGRESS, b""), (ErrorCode.NONE, b"first")]  # fmt: skip
+
+
+def test_who_never_asks_for_its_assignment_is_out_though_it_sends_heartbeats():
+    world, group, ids = start(join(), join(), initial_rebalance_delay_ms=10)
+    silent = next(member_id for member_id in ids if member_id != group.members.leader)
+    group.join(join(group.members.leader), [].append)
+    group.join(join(silent), [].append)
+    group.sync(group.members.leader, None, group.generation, None, None, {}, [].append)
+    world.finish_store()
+    for _ in range(2 * REBALANCE_MS // SESSION_MS):
+        for member_id in ids:
+            if member_id in group.members:
+                try:
+                    group.heartbeat(member_id, None, group.generation)
+                except KafkaError as error:
+                    assert error.code is ErrorCode.REBALANCE_IN_PROGRESS
+        world.advance(SESSION_MS - 1)
+    assert silent not in group.members
+
+
+def test_a_static_member_whose_return_was_stored_slowly_still_has_a_session():
+    world, group, _ = start(join(instance="a"))
+    answers = []
+    group.join(join("", instance="a"), answers.append)
+    world.advance(2 * SESSION_MS)
+    world.finish_store()
+    assert answers[0]["error_code"] is ErrorCode.NONE and len(group.members) == 1
+    world.advance(2 * SESSION_MS)
+    assert group.state is State.EMPTY
+
+
 def test_protocol_with_most_votes_among_the_common_ones():
     _, group, _ = start(
         join(protocols=("range", "sticky")), join(protocols=("sticky", "range")), join(protocols=("sticky", "x", "range")),
