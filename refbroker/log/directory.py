@@ -395,15 +395,24 @@ class LogDirectory:
     def _seal(self, broker_epoch: int) -> bool:
         if self.offline is not None or any(partition.offline is not None for partition in self.partitions.values()):
             return False
+        marker = f"{self.path}/{checkpoints.CLEAN_SHUTDOWN}"
         try:
             for partition in self.partitions.values():
                 partition.close()
             self.begin_checkpoint()()
-            checkpoints.write_clean_shutdown(self.disk, f"{self.path}/{checkpoints.CLEAN_SHUTDOWN}", broker_epoch)
-        except OSError as error:
+            checkpoints.write_clean_shutdown(self.disk, marker, broker_epoch)
+        except (OSError, KafkaError) as error:
             self.fail(f"no clean stop: {error}")
+            self._remove_marker(marker)
             return False
         return True
+
+    def _remove_marker(self, marker: str) -> None:
+        try:
+            if self.disk.exists(marker):
+                self.disk.unlink(marker)
+        except OSError as error:
+            logger.error("%s could not be removed: %s", marker, error)
 
     def _check_online(self) -> None:
         if self.offline is not None:

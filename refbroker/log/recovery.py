@@ -207,9 +207,14 @@ def _epochs(
     except InvalidFile as error:
         cache, on_disk = EpochCache(path), None
         report.add(LEADER_EPOCH_CHECKPOINT, "rebuilt", 0, None, str(error), "C4.4")
+    highest = max(found.epoch_max, -1 if cache.latest is None else cache.latest)
+    last = found.finding.epoch if found.finding is not None else -1
+    if clean and last >= 0 and cache.epoch_for(found.end_offset - 1) != last:
+        report.add(LEADER_EPOCH_CHECKPOINT, "rebuilt", 0, None, f"the last batch has leader epoch {last}", "C4.4")
+        cache.clear()
     if not cache.entries and found.end_offset:  # from all batches, not only those that were checked
         observed = [entry for segment in found.segments for entry in _epochs_of(segment)]
-    highest = max(cache.latest if cache.latest is not None else -1, found.epoch_max, *(epoch for epoch, _ in observed), -1)
+    highest = max([highest, *(epoch for epoch, _ in observed)])
     if not clean and found.checked:
         cache.truncate_from_end(min(found.checked))
     for epoch, start_offset in observed:

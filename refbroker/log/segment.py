@@ -182,13 +182,15 @@ class Segment:
         return max_timestamp - first if first >= 0 else now_ms - self.created_ms
 
     def seal(self) -> None:
-        """The last entry of the time index, at a roll or a clean close (rule 4)."""
+        """The last entry of the time index, at a roll or a clean close (rule 4). Raises OSError."""
         if not self._ready:
             self.make_ready()
+        self._rewrite_torn()
         try:
             self.time_index.append(self._max_timestamp, self._max_timestamp_offset)
-        except OSError as error:
-            self._torn_index = self._torn_index or isinstance(error, TornAppend)
+        except TornAppend as error:  # of an index: it is written anew the next time
+            self._torn_index = True
+            raise OSError(error.errno, error.strerror, error.filename) from error
 
     # ------------------------------------------------------------ durability
 
@@ -196,11 +198,14 @@ class Segment:
         """The index files, to be synced for good: they exist, and hold what is in memory. Raises OSError."""
         if not self._ready:
             self.make_ready()
+        self._rewrite_torn()
+        return [self.disk.open(index.path, create=True) for index in (self.offset_index, self.time_index)]
+
+    def _rewrite_torn(self) -> None:
         if self._torn_index:
             self.offset_index.rewrite(self.offset_index.entries)
             self.time_index.rewrite(self.time_index.entries)
             self._torn_index = False
-        return [self.disk.open(index.path, create=True) for index in (self.offset_index, self.time_index)]
 
     def close(self) -> None:
         """Give the descriptors back; they are opened again when needed."""
@@ -218,14 +223,15 @@ class Segment:
     def adopt_entries(self, entries: IndexEntries, active: bool) -> bool:
         """Recovery has seen every batch: the indexes become what these batches give. Whether a file was changed."""
         changed = self._adopt(self.offset_index, INDEX, entries.offsets)
-        last_times = [list(entries.times)] if active else []  # while it grows, it need not have its last entry
-        changed |= self._adopt(self.time_index, TIME_INDEX, entries.finished_times(), *last_times)
+        growing = list(entries.times)  # while it grows, its last entry may be there already, or not yet
+        finished = entries.finished_times()
+        changed |= self._adopt(self.time_index, TIME_INDEX, growing if active else finished, finished)
         self._max_timestamp, self._max_timestamp_offset = entries.max_timestamp, entries.max_timestamp_offset
         self.bytes_since_entry = entries.bytes_since_entry
         self._ready = True
         return changed
 
-    def _adopt(self, index: OffsetIndex | TimeIndex, suffix: str, entries: list[tuple[int, int]], *also_right) -> bool:
+    def _adopt(self, index: OffsetIndex | TimeIndex, suffix: str, entries: list[tuple[int, int]], also_right=None) -> bool:
         there = self.disk.exists(self.path_of(suffix))
         if there:
             try:
@@ -235,7 +241,7 @@ class Segment:
                 index.close()
                 return True
         index.close()
-        if index.entries == entries or index.entries in also_right:
+        if index.entries == entries or index.entries == also_right:
             return False
         index.rewrite(entries)
         index.close()

@@ -93,7 +93,7 @@ def _walk(segment: Segment, start: int, indexed: int | None) -> Finding:
                     raise CorruptBatch(position, f"base offset {batch.base_offset} is not what the index says")
             elif batch.base_offset < found.end_offset or batch.last_offset_delta < 0:
                 raise CorruptBatch(position, f"base offset {batch.base_offset}, {found.end_offset} expected")
-            found.size, found.end_offset = position + batch.size, batch.next_offset
+            found.size, found.end_offset, found.epoch = position + batch.size, batch.next_offset, batch.leader_epoch
     except CorruptBatch as error:
         found.reason = f"byte {error.position}: {error.reason}"
         if is_zero(segment.file, found.size, segment.size):

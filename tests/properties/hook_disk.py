@@ -67,7 +67,7 @@ def failing(call, part, number, times=1):
     left = [times]
 
     def hook(each, path):
-        if each == call and part in path and left[0]:
+        if each == call and part in os.path.basename(path) and left[0]:
             left[0] -= 1
             raise OSError(number, os.strerror(number), path)
 
