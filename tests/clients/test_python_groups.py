@@ -38,7 +38,7 @@ def until(condition, poll=lambda: time.sleep(0.02)):
 def librdkafka(bootstrap, group, **config):
     consumer = confluent_kafka.Consumer({
         "bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False,
-        "session.timeout.ms": 6000, "heartbeat.interval.ms": 200, **config,
+        "session.timeout.ms": 6000, "heartbeat.interval.ms": 200, "reconnect.backoff.max.ms": 100, **config,
     })  # fmt: skip
     consumer.subscribe([TOPIC])
     return consumer
