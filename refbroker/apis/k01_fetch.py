@@ -1,8 +1,9 @@
 """Fetch: records of many partitions from given offsets on, waiting for them if need be.
 
 - The response carries regions of segment files, which the server sends with sendfile: no record passes through here.
-- It is sent when there are min_bytes of records, when max_wait_ms are over, or at once when any partition has an error
-  or a diverging epoch. A waiting request is woken by the append that it waits for; nothing polls.
+- It is sent when there are min_bytes of records (or max_bytes, if less), when max_wait_ms are over, or at once when any
+  partition has an error or a diverging epoch. A waiting request is woken by the append that it waits for; nothing polls.
+  No wait is longer than connections.max.idle.ms: whoever has gone meanwhile is not noticed before the answer.
 - It holds at most max_bytes and fetch.max.bytes (whichever is less), per partition at most partition_max_bytes; but the
   first batch of the first partition that has any comes whole, however large, so that every consumer gets on.
 - Partitions are read in the order of the request, or of the session (see `fetch_sessions.py`).
@@ -156,11 +157,13 @@ async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str
 async def _read_or_wait(broker: Any, request: dict[str, Any], version: int, plan: Plan) -> list[Result]:
     """All partitions of the plan, read when there is enough to read, or when the client waits no longer."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + request["max_wait_ms"] / 1000
+    wait_ms, idle_ms = request["max_wait_ms"], broker.config.connections_max_idle_ms
+    deadline = loop.time() + (min(wait_ms, idle_ms) if idle_ms >= 0 else wait_ms) / 1000
+    min_bytes = min(request["min_bytes"], request["max_bytes"], broker.config.fetch_max_bytes)
     while True:
         results, partitions, size, at_once = _read_all(broker, request, version, plan.partitions)
         remaining_s = deadline - loop.time()
-        if at_once or size >= request["min_bytes"] or remaining_s <= 0 or not partitions:
+        if at_once or size >= min_bytes or remaining_s <= 0 or not partitions:
             return results
         waiter = Waiter()
         for partition in partitions:

@@ -60,8 +60,10 @@ def test_it_waits_for_records_and_no_longer(tmp_path):
         started = time.monotonic()
         assert (await fetch(client, wanted(0), max_wait_ms=200))[0]["records"] == b""
         assert 0.19 < time.monotonic() - started < 2
+        ages = 2**31 - 1  # a client that hangs up now is held no longer than an idle one
+        assert (await asyncio.wait_for(fetch(client, wanted(0), max_wait_ms=ages), 3))[0]["records"] == b""
 
-    run(tmp_path, story)
+    run(tmp_path, story, connections_max_idle_ms=1000)
 
 
 def test_it_waits_for_min_bytes(tmp_path):
@@ -153,6 +155,7 @@ def test_limits_and_the_first_batch_whole(tmp_path):
         assert (len(found[0]["records"]), len(found[1]["records"])) == (2 * SIZE, SIZE)
         found = await fetch(client, wanted(0, 3), wanted(1, 0, 1))  # the first that has any
         assert (len(found[0]["records"]), len(found[1]["records"])) == (0, SIZE)
+        await asyncio.wait_for(fetch(client, wanted(0), max_bytes=SIZE, min_bytes=9 * SIZE, max_wait_ms=60_000), 5)
 
     run(tmp_path, story, fetch_max_bytes=1 << 20)
 

@@ -301,14 +301,16 @@ def test_the_idle_and_the_slow_are_closed_the_waiting_are_not(tmp_path, caplog):
                 await produce(waiting, batch(1, b"z" * 900_000))
             await deaf.send(FETCH, 12, fetch_request(max_bytes=40_000_000))
             deaf.writer.transport.pause_reading()
-            poll = asyncio.ensure_future(fetch(waiting, partition=1, max_wait_ms=1200))
+            broker.partitions["t", 1].flush_to = 1
+            answer = asyncio.ensure_future(produce(waiting, batch(), partition=1))
             for _ in range(12):
                 if not slow.writer.is_closing():
                     slow.writer.write(b"\x00")  # a byte now and then is no progress
                 await asyncio.sleep(0.1)
             assert await idle.closed() and await slow.closed()
             assert len(broker.server.connections) == 1
-            assert (await poll)["error_code"] == 0
+            broker.flusher.waiting[0].set_result(None)
+            assert (await answer)["error_code"] == 0
 
     asyncio.run(story())
     assert len([line for line in closing_lines(caplog) if "connections.max.idle.ms" in line]) == 3
