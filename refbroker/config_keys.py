@@ -63,10 +63,7 @@ def _log(name: str, type: Type, default: object, topic_name: str, doc: str, effe
 
 def _inert(why: str, *rows: tuple) -> list[Key]:
     """Rows of (name, type, default, topic name where there is one)."""
-    return [
-        Key(name, type, default, topic[0] if topic else None, "", why, dynamic=bool(topic))
-        for name, type, default, *topic in rows
-    ]
+    return [Key(*row[:3], row[3] if row[3:] else None, "", why, dynamic=bool(row[3:])) for row in rows]
 
 
 _AS_SENT = "batches are stored as the producer sent them"
@@ -74,6 +71,7 @@ _THREADS = "one event loop serves everything: there are no such threads or queue
 _ALONE = "a cluster of one: nothing is replicated, elected or moved"
 _CODECS = ("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer")
 _NO_COMPACTION = "topics are not compacted yet: a compacted topic keeps every record"
+_NO_TIERS = "no tiered storage"
 _NO_TXN = "transactions are not served"
 _OLD_STYLE = "coordinators read and write their logs directly"
 
@@ -211,23 +209,24 @@ KEYS: tuple[Key, ...] = (
             ("log.cleaner.backoff.ms", LONG, 15000),
             ("log.cleaner.dedupe.buffer.size", LONG, 134217728), ("log.cleaner.io.buffer.size", INT, 524288),
             ("log.cleaner.io.buffer.load.factor", DOUBLE, 0.9),
-            ("log.cleaner.io.max.bytes.per.second", DOUBLE, 1.7976931348623157e308),
-            ("log.cleaner.delete.retention.ms", LONG, 86400000, "delete.retention.ms"),
-            ("log.cleaner.min.cleanable.ratio", DOUBLE, 0.5, "min.cleanable.dirty.ratio"),
-            ("log.cleaner.min.compaction.lag.ms", LONG, 0, "min.compaction.lag.ms"),
-            ("log.cleaner.max.compaction.lag.ms", LONG, LONG_MAX, "max.compaction.lag.ms")),
+            ("log.cleaner.io.max.bytes.per.second", DOUBLE, 1.7976931348623157e308)),
+    _log("log.cleaner.delete.retention.ms", LONG, 86400000, "delete.retention.ms", "", _NO_COMPACTION, minimum=0),
+    _log("log.cleaner.min.cleanable.ratio", DOUBLE, 0.5, "min.cleanable.dirty.ratio", "", _NO_COMPACTION,
+        minimum=0, maximum=1),
+    _log("log.cleaner.min.compaction.lag.ms", LONG, 0, "min.compaction.lag.ms", "", _NO_COMPACTION, minimum=0),
+    _log("log.cleaner.max.compaction.lag.ms", LONG, LONG_MAX, "max.compaction.lag.ms", "", _NO_COMPACTION, minimum=1),
     *_inert(_OLD_STYLE, ("offsets.commit.timeout.ms", INT, 5000), ("offsets.load.buffer.size", INT, 5242880),
             ("offsets.topic.compression.codec", INT, 0)),
-    *_inert("no tiered storage", ("log.local.retention.ms", LONG, -2, "local.retention.ms"),
-            ("log.local.retention.bytes", LONG, -2, "local.retention.bytes"),
-            ("log.remote.copy.lag.ms", LONG, 0, "remote.copy.lag.ms"),
-            ("log.remote.copy.lag.bytes", LONG, -1, "remote.copy.lag.bytes")),
+    _log("log.local.retention.ms", LONG, -2, "local.retention.ms", "", _NO_TIERS, minimum=-2),
+    _log("log.local.retention.bytes", LONG, -2, "local.retention.bytes", "", _NO_TIERS, minimum=-2),
+    _log("log.remote.copy.lag.ms", LONG, 0, "remote.copy.lag.ms", "", _NO_TIERS, minimum=-1),
+    _log("log.remote.copy.lag.bytes", LONG, -1, "remote.copy.lag.bytes", "", _NO_TIERS, minimum=-1),
 )
 
 _TOPIC_ONLY = (
     *_inert(_ALONE, ("leader.replication.throttled.replicas", LIST, ()),
             ("follower.replication.throttled.replicas", LIST, ())),
-    *_inert("no tiered storage", ("remote.storage.enable", BOOLEAN, False), ("remote.log.copy.disable", BOOLEAN, False),
+    *_inert(_NO_TIERS, ("remote.storage.enable", BOOLEAN, False), ("remote.log.copy.disable", BOOLEAN, False),
             ("remote.log.delete.on.disable", BOOLEAN, False)),
     *_inert("share groups are not served", ("errors.deadletterqueue.group.enable", BOOLEAN, False)),
 )
@@ -246,10 +245,10 @@ FAMILIES: tuple[tuple[str, str], ...] = (
     ("allow.everyone.if.no.acl.found", "NO authorization is done: whoever can connect may do everything"),
     ("principal.builder.", "no authentication is done"),
     ("early.start.listeners", "there is one listener"),
-    ("remote.", "no tiered storage"),
-    ("rlmm.config.", "no tiered storage"),
-    ("rsm.config.", "no tiered storage"),
-    ("follower.fetch.", "no tiered storage"),
+    ("remote.", _NO_TIERS),
+    ("rlmm.config.", _NO_TIERS),
+    ("rsm.config.", _NO_TIERS),
+    ("follower.fetch.", _NO_TIERS),
     ("replica.", _ALONE),
     ("replication.quota.", _ALONE),
     ("leader.imbalance.", _ALONE),
