@@ -24,6 +24,7 @@ import errno
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log import retention
 from refbroker.log.disk import Disk
+from refbroker.log.flush import FlushJob
 from refbroker.log.producers import list_snapshots
 from refbroker.log.replay import remember, replay
 from refbroker.log.segment import Segment
@@ -118,27 +119,33 @@ def retain(partition, now_ms: int) -> int:
     return sum(segment.size for segment in gone)
 
 
-def seal(partition) -> None:
-    """At a clean stop: everything is durable, with indexes and producer snapshot, so that the next start reads only the ends
-    of files. Nothing is done where nothing has changed since such a stop. Raises OSError."""
+def begin_seal(partition) -> FlushJob | None:
+    """At a clean stop: everything, with indexes and producer snapshot, so that the next start reads only the ends of
+    files. None where nothing has changed since such a stop. Raises OSError."""
     if partition.sealed:
-        return
+        return None
     disk, directory, active = partition.disk, partition.directory, partition.active
     if partition.epoch_unsaved:
         partition.epochs.save(disk)
         partition.epoch_unsaved = False
     active.seal()
     job = partition.begin_flush()
-    if job is not None:
-        job.run()
-        partition.finish_flush(job)
+    if job is None:
+        job = FlushJob(disk, [], None, partition.log_end_offset, active.base_offset, active.size)
+        job.generation = partition.generation
+    job.files += active.heal_indexes()
+    keep_snapshots(disk, directory, {segment.base_offset for segment in partition.segments})
+    job.files.append(partition.producers.write_snapshot(disk, directory, sync=False))
+    job.directory = directory
+    return job
+
+
+def finish_seal(partition, job: FlushJob) -> None:
+    """The job ran. Raises OSError where a rolled segment could not be finished."""
+    partition.finish_flush(job)
     if partition.unfinished:
         raise OSError(errno.ENOSPC, "no space for the index of a rolled segment", partition.unfinished[0].path)
-    for file in active.heal_indexes():
-        file.sync()
-    keep_snapshots(disk, directory, {segment.base_offset for segment in partition.segments})
-    partition.producers.write_snapshot(disk, directory)  # its directory sync is also that of the indexes
-    active.close()
+    partition.active.close()
     partition.sealed = True
 
 

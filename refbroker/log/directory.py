@@ -35,9 +35,11 @@ from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log import checkpoints
 from refbroker.log.checkpoint_job import Checkpoints
 from refbroker.log.checkpoints import InvalidFile, MetaProperties, NewerVersion
+from refbroker.log.cuts import begin_seal, finish_seal
 from refbroker.log.disk import Disk, Lock, read_file
 from refbroker.log.epochs import LEADER_EPOCH_CHECKPOINT, EpochCache, format_epochs
 from refbroker.log.content import Content
+from refbroker.log.flush import FlushJob
 from refbroker.log.partition import Partition
 from refbroker.log.producers import ProducerStates
 from refbroker.log.recovery import recover
@@ -385,20 +387,25 @@ class LogDirectory:
         for partition in self.partitions.values():
             partition.go_offline(self.offline)
 
-    def close(self, clean: bool = True, broker_epoch: int = 0) -> bool:
-        """Let go of the directory. Whether the stop is a clean one, after which the next start has nothing to recover."""
+    def close(self, clean: bool = True, broker_epoch: int = 0, mapper: Callable = map) -> bool:
+        """Let go of the directory. Whether the stop is a clean one, after which the next start has nothing to recover. With
+        the `map` of an executor, the partitions are synced in parallel."""
         try:
-            return clean and self._seal(broker_epoch)
+            return clean and self._seal(broker_epoch, mapper)
         finally:
             self._release()
 
-    def _seal(self, broker_epoch: int) -> bool:
+    def _seal(self, broker_epoch: int, mapper: Callable) -> bool:
         if self.offline is not None or any(partition.offline is not None for partition in self.partitions.values()):
             return False
         marker = f"{self.path}/{checkpoints.CLEAN_SHUTDOWN}"
         try:
-            for partition in self.partitions.values():
-                partition.close()
+            jobs = [(partition, begin_seal(partition)) for partition in self.partitions.values()]
+            jobs = [(partition, job) for partition, job in jobs if job is not None]
+            for _ in mapper(FlushJob.run, [job for _, job in jobs]):
+                pass
+            for partition, job in jobs:
+                finish_seal(partition, job)
             self.begin_checkpoint()()
             checkpoints.write_clean_shutdown(self.disk, marker, broker_epoch)
         except (OSError, KafkaError) as error:

@@ -402,10 +402,6 @@ class Partition:
     def expire_producers(self, now_ms: int) -> int:
         return self.producers.expire(now_ms)
 
-    def close(self) -> None:
-        """Make all durable, with the files that a start without recovery wants. Raises OSError."""
-        cuts.seal(self)
-
     def _guard(self, operation, argument: int) -> int:
         if self.offline is not None:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self.offline)

@@ -103,7 +103,8 @@ class Segment:
         self.time_index = TimeIndex(disk, self.path_of(TIME_INDEX), base_offset)
         self.bytes_since_entry = 0
         self._file: File | None = None
-        self._ready = False  # indexes and timestamps are in memory
+        self._ready = False  # indexes are in memory, and enough is known to append
+        self._exact = False  # and the largest timestamp does not rest on the time index alone
         self._torn_index = False  # an index file has lost track of its end: rewrite it
         self._max_timestamp = NO_TIMESTAMP
         self._max_timestamp_offset = base_offset
@@ -120,7 +121,7 @@ class Segment:
         segment._file = disk.open(segment.path, create=True)
         if segment._file.size:
             segment._file.truncate(0)
-        segment._ready = True
+        segment._ready = segment._exact = True
         return segment
 
     def path_of(self, suffix: str) -> str:
@@ -152,9 +153,9 @@ class Segment:
         return position
 
     def _add_entries(self, last_offset: int, position: int) -> None:
-        try:
-            self.offset_index.append(last_offset, position)
+        try:  # in this order: where the offset index has an entry, the time index has been asked too
             self.time_index.append(self._max_timestamp, self._max_timestamp_offset)
+            self.offset_index.append(last_offset, position)
         except OSError as error:  # rule 1: the log has the batch, and that is what counts
             self._torn_index = self._torn_index or isinstance(error, TornAppend)
 
@@ -228,7 +229,7 @@ class Segment:
         changed |= self._adopt(self.time_index, TIME_INDEX, growing if active else finished, finished)
         self._max_timestamp, self._max_timestamp_offset = entries.max_timestamp, entries.max_timestamp_offset
         self.bytes_since_entry = entries.bytes_since_entry
-        self._ready = True
+        self._ready = self._exact = True
         return changed
 
     def _adopt(self, index: OffsetIndex | TimeIndex, suffix: str, entries: list[tuple[int, int]], also_right=None) -> bool:
@@ -254,7 +255,7 @@ class Segment:
             self._load(self.time_index, log_end_offset=self.next_offset)
             if self.size - self.offset_index.last[1] > INDEX_GAP_BYTES_MAX + self.interval_bytes:
                 raise CorruptIndex(f"{self.offset_index.path}: nothing beyond position {self.offset_index.last[1]}")
-            self._load_timestamps()
+            self._load_timestamps(self.offset_index.last[1])
         except (CorruptIndex, CorruptBatch):
             self.rebuild_indexes()
         self._ready = True
@@ -264,12 +265,13 @@ class Segment:
             index.load(**limits)
             index.close()
 
-    def _load_timestamps(self) -> None:
-        """The largest timestamp: that of the last time index entry, or of a batch behind it. Raises CorruptIndex."""
+    def _load_timestamps(self, position: int) -> None:
+        """The largest timestamp: that of the last time index entry, or of a batch at or behind `position`. At the last
+        entry of the offset index the time index was asked too: enough to append. Raises CorruptIndex, CorruptBatch."""
         self._max_timestamp, self._max_timestamp_offset = self.time_index.last
-        position = self._verified_position(self._max_timestamp, self._max_timestamp_offset)
-        last_entry = self.offset_index.last[1]
-        self.bytes_since_entry = self.size - last_entry
+        if len(self.offset_index) and not len(self.time_index):
+            raise CorruptIndex(f"{self.time_index.path}: no entry")
+        self.bytes_since_entry = self.size - self.offset_index.last[1]
         for _, batch in headers(self.file, position, self.size):
             if batch.max_timestamp > self._max_timestamp:
                 self._max_timestamp, self._max_timestamp_offset = batch.max_timestamp, batch.last_offset
@@ -295,13 +297,19 @@ class Segment:
         self.bytes_since_entry = entries.bytes_since_entry
         self.offset_index.rewrite(entries.offsets)
         self.time_index.rewrite(entries.times)
-        self._ready = True
+        self._ready = self._exact = True
 
     @property
     def max_timestamp(self) -> int:
         """The largest timestamp in the segment, -1 where there is none."""
         if not self._ready:
             self.make_ready()
+        if not self._exact:  # an answer needs more than an append: whatever the index lacks is read from the log (C5.5)
+            try:
+                self._load_timestamps(self._verified_position(*self.time_index.last))
+            except (CorruptIndex, CorruptBatch):
+                self.rebuild_indexes()
+            self._exact = True
         return self._max_timestamp
 
     # ------------------------------------------------------------ lookup
@@ -370,7 +378,8 @@ class Segment:
         self.file.sync()
         self.size, self.next_offset = position, next_offset
         self._first_timestamp = None
-        self._load_timestamps()
+        self._exact = False
+        self._load_timestamps(self.offset_index.last[1])
 
     def files(self) -> list[str]:
         """Paths of the files that the segment has."""
