@@ -47,5 +47,7 @@ def same_without_derived(full: Recovered, bare: Recovered) -> list[Problem]:
 
 
 def _visible(log) -> tuple:
-    return (log.offline is None, log.log_start_offset, log.log_end_offset, log.high_watermark,
-            [batch.data for batch in log.run.batches], {pid: (epoch, batches[-1:]) for pid, (epoch, batches) in log.producers.items()})
+    """What clients see; of producers those that have records in the log, since nothing but a snapshot can know the others."""
+    present = {batch.producer_id for batch in log.run.batches}
+    known = {number: (epoch, batches[-1:]) for number, (epoch, batches) in log.producers.items() if number in present}
+    return (log.offline is None, log.log_start_offset, log.log_end_offset, log.high_watermark, [batch.data for batch in log.run.batches], known)

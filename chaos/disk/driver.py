@@ -14,6 +14,7 @@ the `Ledger`. An operation is a value (a dict with "op"), a workload a list of t
 import logging
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from chaos.disk import bytes as make
 from chaos.disk.ledger import Append, Cut, Ledger, PartitionLedger, Policy
@@ -33,8 +34,18 @@ PRODUCER_ID = 7
 POLICIES = {policy.name: policy for policy in (
     Policy("P0"), Policy("P1", messages=3), Policy("P2", ms=FLUSH_MS, window_ms=FLUSH_MS + FLUSH_MS // 2), Policy("P3", messages=1))}
 
-logging.getLogger("refbroker").addHandler(logging.NullHandler())
-logging.getLogger("refbroker").propagate = False  # what recovery warns of is the lab's daily bread
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """What recovery warns of is the lab's daily bread."""
+    logger = logging.getLogger("refbroker")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def config_of(policy: Policy) -> Config:
@@ -64,9 +75,15 @@ class Driver:
         self.complaints: list[tuple[str, str]] = []
         self.refused: list[str] = []  # answers other than success
         self.sequences: dict[tuple[str, int], int] = {}
+        self.unanswered: dict[tuple[str, int], tuple[bytes, Append | None]] = {}
         self.last_idempotent: tuple[tuple[str, int], bytes, Append] | None = None
+        self.starts: list[int] = []  # when processes began
         self.to_flush: list = []  # partitions that rolled, with the offset
         self.logs: LogDirectory | None = None
+
+    def restarted_since(self, at: int) -> bool:
+        """Whether another process took over after `at` events: it knows nothing of this one's errors."""
+        return any(start >= at for start in self.starts)
 
     @property
     def at(self) -> int:
@@ -76,6 +93,7 @@ class Driver:
 
     def start(self) -> None:
         """Open the directory; on an empty disk also make the topic that all workloads use."""
+        self.starts.append(self.at)
         fresh = not self.disk.exists(f"{ROOT}/meta.properties")
         self.logs = LogDirectory(self.disk, ROOT, self.config, lambda: self.now_ms, new_uuid=self.new_uuid)
         self.logs.on_roll = lambda partition: self.to_flush.append((partition, partition.log_end_offset))
@@ -83,7 +101,19 @@ class Driver:
         self.to_flush.clear()
         if fresh:
             self._create("a", (0, 1))
+        self._resolve()
         self._tick()
+
+    def _resolve(self) -> None:
+        """Truncations that failed half way: the log that came up says what became of them."""
+        for entry in self.ledger.partitions:
+            log = self.logs.partitions.get(entry.key)
+            for step in entry.steps if log is not None and log.topic_id == entry.topic_id else ():
+                if isinstance(step, Cut) and step.kind == "truncate" and step.done is None and step.undone is None:
+                    if log.log_end_offset > step.offset:
+                        step.undone = self.at
+                    else:
+                        step.done = self.at
 
     def new_uuid(self) -> uuid.UUID:
         self.counter += 1
@@ -113,8 +143,9 @@ class Driver:
 
     def partition_ledger(self, topic: str, number: int) -> PartitionLedger | None:
         """The ledger of the partition of that name that exists now."""
+        log = self.logs.partitions.get((topic, number))
         return next((entry for entry in reversed(self.ledger.partitions)
-                     if entry.key == (topic, number) and entry.deleted[0] is None), None)
+                     if log is not None and entry.key == (topic, number) and entry.topic_id == log.topic_id), None)
 
     # ------------------------------------------------------------ appends
 
@@ -138,13 +169,18 @@ class Driver:
 
     def op_idempotent(self, topic: str = "a", partition: int = 0, records: int = 1) -> bool | None:
         key = topic, partition
+        if key not in self.logs.partitions:
+            return False
         sequence = self.sequences.get(key, 0)
-        producer = (PRODUCER_ID, 0, sequence)
-        data = self._batch(records, producer=producer)
-        step = self._acknowledge(*self._append(topic, partition, data, producer))
-        if step is not None:
-            self.sequences[key] = sequence + records
-            self.last_idempotent = key, data, step
+        if key not in self.unanswered:  # else the same batch once more: a producer never gives a sequence to other records
+            self.unanswered[key] = self._batch(records, producer=(PRODUCER_ID, 0, sequence)), None
+        data, before = self.unanswered[key]
+        log, step, answer = self._append(topic, partition, data, before)
+        self.unanswered[key] = data, step
+        self._acknowledge(log, step, answer)
+        del self.unanswered[key]
+        self.sequences[key] = sequence + int.from_bytes(data[57:61], "big")
+        self.last_idempotent = key, data, step
         return None
 
     def op_retry(self) -> bool | None:
@@ -176,11 +212,12 @@ class Driver:
         self._acknowledge(*self._append(topic, partition, data))
         return None
 
-    def _append(self, topic: str, number: int, data: bytes, producer=None):
+    def _append(self, topic: str, number: int, data: bytes, before: Append | None = None):
+        """Send a batch; `before` is what the ledger says of an earlier attempt to send the same one."""
         log = self.logs.partitions[topic, number]
         ledger = self.partition_ledger(topic, number)
         base, count = log.log_end_offset, int.from_bytes(data[57:61], "big")
-        step = Append(self.at, base, base + count - 1, make.placed(data, base, log.leader_epoch), producer=producer)
+        step = Append(self.at, base, base + count - 1, make.placed(data, base, log.leader_epoch))
         ledger.steps.append(step)
         try:
             answer = log.append(bytearray(data), self.now_ms)
@@ -191,6 +228,10 @@ class Driver:
             if self.at == step.began:
                 ledger.steps.remove(step)  # it did not get as far as the disk
             raise
+        if answer.duplicate and before is not None and answer.base_offset == before.base_offset:
+            ledger.steps.remove(step)  # the first attempt was not in vain
+            before.failed = False
+            return log, before, answer
         if answer.base_offset != base or answer.duplicate:
             self.complaints.append(("C2.8", f"append at {base} of {topic}-{number} was told {answer}"))
         return log, step, answer
@@ -313,7 +354,7 @@ class Driver:
         self.start()
         if self.ledger.clean_stops and self.ledger.clean_stops[-1][0] == stopped and self.logs.reports:
             for key, report in self.logs.reports.items():
-                if not report.clean or report.actions:
+                if not report.clean or any(action.statement != "C9.5" for action in report.actions):  # not what was deleted
                     self.complaints.append(("C1.1", f"recovery after a clean stop of {key}: {report}"))
         return None
 
@@ -333,7 +374,7 @@ class Driver:
         ledger = self.partition_ledger(topic, 0)
         if ledger is None:
             return False
-        ledger.deleted[0] = self.at
+        ledger.deleted[0] = ledger.deleted[0] if ledger.deleted[0] is not None else self.at
         self.logs.delete(topic, 0)
         ledger.deleted[1] = self.at
         return None

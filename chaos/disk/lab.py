@@ -27,9 +27,10 @@ from chaos.disk.ledger import Append, Ledger, Owed, Policy
 from chaos.disk.model import ENTRIES, SYNCS, SimDisk
 from chaos.disk.profiles import STRONGEST_FIRST, WEAKEST, Platters, apply_to_dirs, tree_of
 from chaos.disk.recovering import Recoverer
-from chaos.disk.spaces import DIGEST_MASK, Space, State, digest_of
+from chaos.disk.spaces import Space, State, digest_of
 
 NESTED_STATES_MAX = 40  # crash states inside one recovery
+NESTED_REMEMBERED_MAX = 2_000
 LEVELS_MAX = 2
 
 
@@ -40,6 +41,7 @@ class Limits:
     bound: int = 300
     nested_every: int = 16
     profiles: tuple = STRONGEST_FIRST
+    keep_all: bool = False  # every failure, not only the first of its kind
 
 
 @dataclass
@@ -75,7 +77,7 @@ class Tally:
     digests: set[int] = field(default_factory=set)
     losses: Counter = field(default_factory=Counter)  # acked offsets lost after F2 -> states
     coverage: Counter = field(default_factory=Counter)  # (call site, file kind, deviation) -> states
-    judgements: Counter = field(default_factory=Counter)  # (statement, fault) -> times
+    judgements: Counter = field(default_factory=Counter)  # (statement, fault) -> times; ALWAYS_JUDGED under ("", fault)
     allowed: Counter = field(default_factory=Counter)
     not_exhaustive: int = 0  # crash points x profiles where the bound left states out
     failures: list[Failure] = field(default_factory=list)
@@ -98,14 +100,16 @@ class Lab:
     def __init__(self, policy: Policy, seed: int = 0, limits: Limits | None = None):
         self.policy = policy
         self.limits = limits or Limits()
+        self.seed = seed
         self.rng = random.Random(seed)
         self.tally = Tally()
         self.recoverer: Recoverer | None = None
-        self._nested: dict[int, list[tuple[Recovered, tuple]]] = {}
+        self._nested: dict[tuple[int, int], list[tuple[Recovered, tuple]]] = {}
         self._signatures: set[tuple] = set()
 
-    def explore(self, word: tuple[str, ...], start: str = "fresh") -> bool:
+    def explore(self, word: tuple, start: str | tuple = "fresh") -> bool:
         """Judge every crash inside the last operation of `word` (of starting, if it has none); False if the word makes no sense."""
+        self.rng = random.Random(f"{self.seed} {self.policy.name} {start} {word}")  # the same whoever explores what before
         driver, begin = self.play(word, start)
         if driver is None:
             return False
@@ -117,15 +121,15 @@ class Lab:
         self._power_cuts(driver, begin, start, word)
         return True
 
-    def play(self, word: tuple[str, ...], start: str) -> tuple[Driver | None, int]:
+    def play(self, word: tuple, start: str | tuple) -> tuple[Driver | None, int]:
         """Run the operations; the driver, and when the last one began. None where the word makes no sense."""
         driver = Driver(self.policy)
         if self.recoverer is None:
             self.recoverer = Recoverer(driver.config)
         driver.start()
-        if not driver.run(workloads.operations(workloads.STARTS[start])) and start == "fresh":
-            return None, 0
-        begin = 0 if not word and start == "fresh" else driver.at
+        before = workloads.STARTS[start] if isinstance(start, str) else start
+        driver.run(workloads.operations(before))
+        begin = driver.at if before or word else 0
         for operation in workloads.operations(word):
             begin = driver.at
             if not driver.do(operation):
@@ -207,8 +211,7 @@ class Lab:
         for debt in owed:
             if debt.must_exist:
                 tally.judgements[debt.statement, fault] += 1
-        for statement in ALWAYS_JUDGED:
-            tally.judgements[statement, fault] += 1
+        tally.judgements["", fault] += 1
         for problem in (*recovered.problems, *found):
             if problem.allowed:
                 tally.allowed[problem.statement, fault] += 1
@@ -217,8 +220,8 @@ class Lab:
 
     def _report(self, problem: Problem, fault: str, disk: str, start: str, word: tuple[str, ...], at: int, state, nested: tuple = ()) -> None:
         """Keep the first of its kind; the others would say the same."""
-        signature = (problem.statement, fault, problem.text[:25], word[-1:], bool(nested))
-        if signature in self._signatures:
+        signature = (problem.statement, fault, problem.text[:25], str(word[-1:]), bool(nested))
+        if signature in self._signatures and not self.limits.keep_all:
             return
         self._signatures.add(signature)
         labels: dict[str, dict[str, str]] = {}
@@ -234,33 +237,33 @@ class Lab:
 
     def _inside(self, image: Image, value: int, levels: int) -> list[tuple[Recovered, tuple]]:
         """(what recovery makes of it, where it was struck) for crashes inside the recovery of `image`, distinct ones."""
-        if value in self._nested:
-            return self._nested[value]
+        known = self._nested.get((value, levels))
+        if known is not None:
+            return known
+        rng = random.Random(f"{self.seed} {value}")
         disk = self.recoverer.attempt(image)
-        found: dict[int, tuple[Recovered, tuple]] = {}
+        found: dict[object, tuple[Recovered, tuple]] = {}
         platters = Platters(disk, WEAKEST.commit)
-        for at, event in enumerate(disk.events):
+        for event in disk.events:
             if event.kind in SYNCS:
-                self._strike(platters, image, found, levels)
+                self._strike(Space(WEAKEST, platters, rng), found, levels)
             platters.feed(event)
-        self._strike(platters, image, found, levels)
-        self._nested[value] = list(found.values())
-        if len(self._nested) > 5_000:
+        self._strike(Space(WEAKEST, platters, rng), found, levels)
+        if len(self._nested) >= NESTED_REMEMBERED_MAX:
             self._nested.clear()
-            return list(found.values())
-        return self._nested[value]
+        self._nested[value, levels] = list(found.values())
+        return self._nested[value, levels]
 
-    def _strike(self, platters: Platters, image: Image, found: dict, levels: int) -> None:
-        space = Space(WEAKEST, platters, self.rng)
+    def _strike(self, space: Space, found: dict, levels: int) -> None:
         for state in space.states(NESTED_STATES_MAX):
             if state.digest in found or len(found) >= NESTED_STATES_MAX:
                 continue
             inner = state.image()
-            labels = tuple((part, axis, choice.label) for part, axis, choice in state.deviations())
-            found[state.digest] = self.recoverer.recover(inner), ((space.at, labels),)
+            where = space.at, tuple((part, axis, choice.label) for part, axis, choice in state.deviations())
+            found[state.digest] = self.recoverer.recover(inner), (where,)
             if levels > 1 and state.digest % self.limits.nested_every == 0:
-                for deeper, path in self._inside(inner, state.digest, levels - 1)[:NESTED_STATES_MAX // 4]:
-                    found.setdefault((state.digest + path[0][0] + 1) & DIGEST_MASK, (deeper, ((space.at, labels), *path)))
+                for number, (deeper, path) in enumerate(self._inside(inner, state.digest, levels - 1)[:NESTED_STATES_MAX // 4]):
+                    found[state.digest, number] = deeper, (where, *path)
 
 
 ALWAYS_JUDGED = ("C2.1", "C2.2", "C2.3", "C2.4", "C2.6", "C2.8", "C2.9", "C2.10", "C2.11", "C2.12", "C3.1", "C3.3", "C3.4", "C3.5",

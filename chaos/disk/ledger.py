@@ -32,7 +32,6 @@ class Append:
     data: bytes
     acked: int | None = None
     acked_ms: int = 0
-    producer: tuple[int, int, int] | None = None  # id, epoch, base sequence
     failed: bool = False
 
 
@@ -44,6 +43,7 @@ class Cut:
     kind: str
     offset: int
     done: int | None = None
+    undone: int | None = None  # it failed, and later turned out not to have happened
     explicit: bool = True  # False: the broker's own retention
 
 
@@ -143,6 +143,8 @@ def _branches(partition: PartitionLedger, at: int) -> tuple[tuple[tuple[Append, 
                 older.append((*current, step))
                 continue
             current.append(step)
+        elif step.kind == "truncate" and step.undone is not None and step.undone <= at:
+            continue
         elif step.kind == "truncate":
             before = tuple(current)
             current = [append for append in current if append.last_offset < step.offset]

@@ -44,9 +44,9 @@ STARTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def operations(words: tuple[str, ...] | list[str]) -> list[dict]:
-    """The operations that letters stand for. Raises KeyError."""
-    return [ALPHABET[word] for word in words]
+def operations(word: tuple | list) -> list[dict]:
+    """The operations that letters stand for; an operation written out stands for itself. Raises KeyError."""
+    return [ALPHABET[letter] if isinstance(letter, str) else letter for letter in word]
 
 
 def words(length: int) -> Iterator[tuple[str, ...]]:

@@ -1,0 +1,220 @@
+"""How are all workloads tried in the time given, on all processors, with the same result on one?
+
+A run is a list of tasks. A task is (policy, starting point, prefix): every word that is the prefix and one letter more. Tasks do not
+depend on each other and take their randomness from the seed and the word, so they may be spread over processes (`workers="4"`) or
+over a Dask cluster (`workers="dask://host:port"`), and give the same findings anywhere.
+
+1. First come, to be finished in any case: every word of length <= 2 from the `fresh` start under every policy, and of length <= 1
+   from the others.
+2. Then, as long as there is time: words up to `depth`, in an order that the seed shuffles.
+3. Then the anti-vacuity conditions are checked (chaos/checks/vacuity.py): not met means "not enough evidence".
+
+`bench` measures how many distinct states one processor recovers and judges in a second.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+from chaos.checks import vacuity
+from chaos.checks.history.case import Finding
+from chaos.contract import unjudged
+from chaos.disk import errors, workloads
+from chaos.disk.driver import POLICIES, quietly
+from chaos.disk.lab import ALWAYS_JUDGED, Failure, Lab, Limits, Tally
+from chaos.plan import plan_of, save
+
+LAYER = "disk"
+ORDER = {"P0": 0, "P1": 1, "P2": 2, "P3": 3}
+PLANS_MAX = 10  # failures that are shrunk and written out
+
+
+class Task(NamedTuple):
+    policy: str
+    start: str
+    prefix: tuple[str, ...] | None  # None: only the starting itself
+    seed: int
+    bound: int
+    nested_every: int
+
+
+def run(report, seed: int, seconds: float, *, depth: int = 3, workers: str = "2", out: Path | None = None,
+        progress: Callable[[str], None] = lambda text: None) -> dict[str, Tally]:
+    """Explore for about `seconds`, and put everything into `report`. Returns the tally of each policy."""
+    began = time.monotonic()
+    tallies = {name: Tally() for name in POLICIES}
+    must, may = plan_tasks(seed, depth)
+    done = {"must": 0, "may": 0}
+    with Pool(workers) as pool:
+        for kind, tasks, until in (("must", must, None), ("may", may, began + seconds * 0.85)):
+            for task, tally in pool.map(tasks, until):
+                tallies[task.policy].add(tally)
+                done[kind] += 1
+                distinct = sum(len(each.digests) for each in tallies.values())
+                progress(f"{done['must']}/{len(must)} + {done['may']}/{len(may)} word groups, {distinct} distinct states, "
+                         f"{sum(len(each.failures) for each in tallies.values())} broken")
+    faults = errors.sweep(max(began + seconds, time.monotonic() + 10), progress)
+    _report(report, tallies, faults, done, (len(must), len(may)), depth, time.monotonic() - began)
+    failures = [failure for tally in tallies.values() for failure in tally.failures]
+    _write_plans(report, failures, seed, out)
+    return tallies
+
+
+def plan_tasks(seed: int, depth: int, bound: int = 200, nested_every: int = 64) -> tuple[list[Task], list[Task]]:
+    """(tasks that must be finished, tasks for the time that is left)."""
+    must, may = [], []
+    letters = tuple(workloads.ALPHABET)
+    for policy in POLICIES:
+        for start in workloads.STARTS:
+            def task(prefix, policy=policy, start=start) -> Task:
+                return Task(policy, start, prefix, seed, bound, nested_every)
+            must += [task(None), task(())]
+            (must if start == "fresh" else may).extend(task((letter,)) for letter in letters)
+            for length in range(2, depth):
+                may += [task(prefix) for prefix in workloads.words(length)]
+    shuffled = sorted(may, key=lambda task: len(task.prefix))
+    rng = random.Random(seed)
+    keyed = [(len(task.prefix), rng.random(), task) for task in shuffled]
+    must_rng = sorted(must, key=lambda task: (task.prefix is not None, len(task.prefix or ())))
+    return must_rng, [task for _, _, task in sorted(keyed, key=lambda entry: entry[:2])]
+
+
+_LABS: dict[tuple, Lab] = {}
+
+
+def perform(task: Task) -> Tally:
+    """One task, in whatever process. Labs stay, so that recoveries made for one task serve the next."""
+    with quietly():
+        return _perform(task)
+
+
+def _perform(task: Task) -> Tally:
+    key = task.policy, task.seed, task.bound, task.nested_every
+    lab = _LABS.get(key)
+    if lab is None:
+        lab = _LABS[key] = Lab(POLICIES[task.policy], task.seed, Limits(task.bound, task.nested_every))
+    lab.tally = Tally()
+    before = lab.recoverer.recoveries if lab.recoverer else 0
+    if task.prefix is None:
+        lab.explore((), task.start)
+    elif not task.prefix or lab.play(task.prefix, task.start)[0] is not None:
+        for letter in workloads.ALPHABET:
+            lab.explore((*task.prefix, letter), task.start)
+    lab.tally.recoveries = (lab.recoverer.recoveries if lab.recoverer else 0) - before
+    return lab.tally
+
+
+class Pool:
+    """Where tasks are performed: in this process ("1"), in several, or on a Dask cluster."""
+
+    def __init__(self, workers: str):
+        self.workers = workers
+        self._executor = None
+
+    def __enter__(self) -> "Pool":
+        if self.workers.startswith("dask://"):
+            from distributed import Client
+
+            self._executor = Client(self.workers.removeprefix("dask://")).get_executor(pure=False)
+            self._parallel = 64
+        elif int(self.workers) > 1:
+            self._executor = ProcessPoolExecutor(int(self.workers), mp_context=get_context("spawn"))
+            self._parallel = int(self.workers) + 1
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+
+    def map(self, tasks: list[Task], until: float | None) -> Iterator[tuple[Task, Tally]]:
+        """Results as they come; no new task is begun after `until`."""
+        if self._executor is None:
+            for task in tasks:
+                if until is not None and time.monotonic() > until:
+                    return
+                yield task, perform(task)
+            return
+        waiting: dict[Future, Task] = {}
+        left = iter(tasks)
+        while True:
+            while len(waiting) < self._parallel and (until is None or time.monotonic() < until):
+                task = next(left, None)
+                if task is None:
+                    break
+                waiting[self._executor.submit(perform, task)] = task
+            if not waiting:
+                return
+            for future in wait(list(waiting), return_when=FIRST_COMPLETED).done:
+                yield waiting.pop(future), future.result()
+
+
+def _report(report, tallies: dict[str, Tally], faults: list, done: dict, planned: tuple, depth: int, seconds: float) -> None:
+    for name, tally in tallies.items():
+        for (statement, fault), times in tally.judgements.items():
+            for each in (statement,) if statement else ALWAYS_JUDGED:
+                allowed = [finding_allowed(each)] * tally.allowed[each, fault] if each in ("C1.4", "C1.5", "C1.6") else []
+                report.judge(LAYER, name, fault, [each], allowed, times)
+        for failure in tally.failures:
+            report.judge(LAYER, name, failure.fault, [failure.problem.statement], [finding_of(failure)])
+        policy = POLICIES[name]
+        report.not_enough += vacuity.missing(name, policy.messages, tally.unsynced, tally.differing, tally.losses)
+        for statement, text in vacuity.broken(name, policy.messages, tally.losses):
+            report.judge(LAYER, name, "F2", [statement], [Finding(statement, "more lost than allowed", "", -1, -1, text)])
+    for outcome in faults:
+        report.judge(LAYER, outcome.policy, outcome.fault, outcome.statements, outcome.findings, outcome.runs)
+    total = Tally()
+    for tally in tallies.values():
+        total.add(tally)
+    report.figures.append({
+        "layer": LAYER, "words": total.words, "crash points": total.points, "effects": total.effects, "states possible": f"{total.possible:.3g}",
+        "tried": total.tried, "distinct": len(total.digests), "judged": total.judged, "nested": total.nested,
+        "points not exhausted": total.not_exhaustive, "word groups": f"{done['must'] + done['may']} of {sum(planned)} (depth {depth})",
+        "seconds": round(seconds)})
+    report.figures.append({"fault sweeps": sum(outcome.runs for outcome in faults), "faults struck": sum(outcome.struck for outcome in faults)})
+    report.unchecked = unjudged()
+
+
+def finding_allowed(statement: str) -> Finding:
+    return Finding(statement, "acked offsets lost", "", -1, -1, "", allowed=True)
+
+
+def finding_of(failure: Failure) -> Finding:
+    problem = failure.problem
+    words = " ".join(failure.word) or "start"
+    text = (f"{problem.text}; after {failure.start}: {words}, crash at event {failure.at}, disk {failure.disk}, "
+            f"deviating: {failure.labels or 'nothing'}{', inside recovery' if failure.nested else ''}")
+    return Finding(problem.statement, "broken", problem.key[0], problem.key[1], problem.offset, text)
+
+
+def _write_plans(report, failures: list[Failure], seed: int, out: Path | None) -> None:
+    """Shrink the first failure of each statement and write it out, as a plan and as a story."""
+    if out is None:
+        return
+    from chaos.shrink import shrink
+
+    seen: set[str] = set()
+    for failure in sorted(failures, key=lambda each: (len(each.word), each.deviations)):
+        if failure.problem.statement in seen or len(seen) >= PLANS_MAX or failure.nested:
+            continue
+        seen.add(failure.problem.statement)
+        path = save(shrink(plan_of(failure, seed)), out / "plans")
+        report.figures.append({"plan": str(path), "replay": f"refbroker-chaos replay {path}"})
+
+
+def bench(seconds: float = 10.0, seed: int = 1) -> dict[str, float]:
+    """Distinct crash states recovered and judged per second on one processor, on words of length 2."""
+    lab = Lab(POLICIES["P0"], seed, Limits(200, 64))
+    began, cpu = time.monotonic(), time.process_time()
+    with quietly():
+        for word in workloads.words(2):
+            lab.explore(word)
+            if time.monotonic() - began > seconds:
+                break
+    spent = time.process_time() - cpu
+    distinct = len(lab.tally.digests)
+    return {"distinct states": distinct, "CPU seconds": round(spent, 2), "distinct states per second and core": round(distinct / spent),
+            "recoveries per second and core": round(lab.recoverer.recoveries / spent)}
