@@ -143,7 +143,7 @@ async def attack(address, frames, budget):
             writer.close() if frames.random.random() < 0.7 else writer.transport.abort()
 
 
-async def behave(address, done):
+async def behave(address, ready, done):
     """Each record that it is told is written, it reads again. Returns (records, longest wait)."""
     client = Client(*await asyncio.open_connection(*address))
     count, longest_s = 0, 0.0
@@ -162,15 +162,16 @@ async def behave(address, done):
         assert found["high_watermark"] == count + 1 and value in bytes(found["records"])
         longest_s = max(longest_s, time.monotonic() - started)
         count += 1
+        ready.set()
         await asyncio.sleep(0.005)
     client.close()
     return count, longest_s
 
 
-def well_behaved(address, done, results):
+def well_behaved(address, ready, done, results):
     """The process of the client on the side."""
     try:
-        results.put((*asyncio.run(behave(address, done)), None))
+        results.put((*asyncio.run(behave(address, ready, done)), None))
     except BaseException as error:
         results.put((0, 0.0, repr(error)))
 
@@ -207,9 +208,10 @@ def test_hostile_frames(tmp_path, capsys):
             return await memory
 
         processes = multiprocessing.get_context("spawn")  # its own: what disturbs the attackers is not to disturb it
-        done, results = processes.Event(), processes.Queue()
-        side = processes.Process(target=well_behaved, args=(address, done, results), daemon=True)
+        ready, done, results = processes.Event(), processes.Event(), processes.Queue()
+        side = processes.Process(target=well_behaved, args=(address, ready, done, results), daemon=True)
         side.start()
+        assert ready.wait(60), "the client on the side does not get to its first record"
         started = time.monotonic()
         most = asyncio.run(siege())
         seconds = time.monotonic() - started
