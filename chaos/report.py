@@ -1,4 +1,4 @@
-"""What did a chaos run find? One report for all layers: a table on the terminal, JUnit XML and JSON.
+"""What did a chaos run find? One report for all layers: a table on the terminal, a page, JUnit XML and JSON.
 
 A row is (layer, statement, policy, fault). It says how often the statement was judged, how many losses the contract allowed,
 and what broke it. A run ends with 0 where all held, 1 where a statement is broken, 2 where the evidence is not enough: nothing
@@ -31,14 +31,19 @@ class Row:
 
 @dataclass
 class Report:
-    """Everything that the layers of one run have to say. `not_enough` and `not_run` are lines for people."""
+    """Everything that the layers of one run have to say. `not_enough` and `not_run` are lines for people; `timelines` as
+    chaos/html/chart.py describes them; `coverage` of crash space: {"site", "kind", "deviation", "states"}; `again` the command that
+    makes the same run."""
 
     seed: int
+    again: str = ""
     rows: dict[tuple[str, str, str, str], Row] = field(default_factory=dict)
     figures: list[dict] = field(default_factory=list)
     not_enough: list[str] = field(default_factory=list)
     not_run: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    timelines: list[dict] = field(default_factory=list)
+    coverage: list[dict] = field(default_factory=list)
     started: float = field(default_factory=time.time)
 
     def judge(self, layer: str, policy: str, fault: str, statements: Iterable[str], findings: Iterable[Finding],
@@ -61,7 +66,7 @@ class Report:
         return NOT_ENOUGH if self.not_enough or not self.rows else HELD
 
     def write(self, directory: Path) -> None:
-        """`results.json` and `junit.xml` under `directory`."""
+        """`results.json`, `junit.xml` and `report.html` under `directory`."""
         directory.mkdir(parents=True, exist_ok=True)
         rows = [
             {"layer": layer, "statement": statement, "policy": policy, "fault": fault, "verdict": row.verdict,
@@ -70,8 +75,8 @@ class Report:
             for (layer, statement, policy, fault), row in sorted(self.rows.items(), key=_order)]
         (directory / "results.json").write_text(json.dumps(
             {"seed": self.seed, "exit_code": self.exit_code, "seconds": round(time.time() - self.started, 1), "rows": rows,
-             "figures": self.figures, "not_enough": self.not_enough, "not_run": self.not_run, "unchecked": self.unchecked},
-            indent=1) + "\n")
+             "figures": self.figures, "not_enough": self.not_enough, "not_run": self.not_run, "unchecked": self.unchecked,
+             "again": self.again, "timelines": self.timelines, "coverage": self.coverage}, indent=1) + "\n")
         suites = ElementTree.Element("testsuites")
         suite = ElementTree.SubElement(suites, "testsuite", name="refbroker-chaos", tests=str(len(rows)),
                                        failures=str(sum(row["broken"] > 0 for row in rows)))
@@ -83,6 +88,9 @@ class Report:
                 failure.text = "\n".join(example["evidence"] for example in row["examples"])
         ElementTree.indent(suites)
         ElementTree.ElementTree(suites).write(directory / "junit.xml", encoding="utf-8", xml_declaration=True)
+        from chaos.html.report import write as write_page
+
+        write_page(self, directory)
 
     def print(self, console) -> None:
         """The verdict table, the figures, and what broke, on a rich console."""

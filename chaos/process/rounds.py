@@ -23,6 +23,7 @@ from chaos.history import History, load
 from chaos.logfile import valid_prefix
 from chaos.process import observe
 from chaos.process.recording import Recording
+from chaos.process.timeline import Strike, timeline
 from chaos.report import Report
 from chaos.targets import Refbroker, policy_of
 
@@ -120,6 +121,7 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
     target.start()
     clients = None
     findings: list[Finding] = []
+    strikes: list[Strike] = []
     kills, slowest = 0, 0.0
     try:
         observe.create_topics(target.bootstrap, TOPICS, {})
@@ -128,7 +130,9 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(rng.uniform(0.15, 2.4))
+            since = time.monotonic_ns()
             slowest = max(slowest, _kill_and_restart(target, findings))
+            strikes.append(Strike("SIGKILL", since, time.monotonic_ns()))
             kills += 1
             progress(f"{policy_name}: {kills} kills")
         clients.stop()
@@ -147,6 +151,7 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
     judged = checks.judged(case) | {"C2.2", "C2.4", "C5.1", "C5.2", "C5.3", "C5.4", "C5.5", "C2.12"}
     report.judge(LAYER, policy_name, "F1", judged, findings, times=kills)
     _figures(report, policy_name, "F1", case, {"kills": kills, "slowest_restart_s": round(slowest, 2)})
+    report.timelines.append(timeline(LAYER, policy_name, "F1", case.history, strikes))
     if not case.history.acked:
         report.not_enough.append(f"{policy_name}: nothing was acked")
 
@@ -274,6 +279,7 @@ def power_rounds(policy_name: str, seconds: float, cuts: int, seed: int, directo
     _figures(report, policy_name, "F2", case, {
         "cuts": cuts, "effects": recording.effects, "unsynced_bytes": recording.unsynced_bytes,
         "unsynced_entries": recording.unsynced_entries, "lost_over_all_cuts": lost_total})
+    report.timelines.append(timeline(LAYER, policy_name, "F2", history, [Strike("power cut", struck)]))
     if not history.acked:
         report.not_enough.append(f"{policy_name}: nothing was acked before the power cut")
     if policy.kind == "P0" and not lost_total:

@@ -1,0 +1,301 @@
+"""What did a run find, on one page? `build/chaos/report.html`.
+
+In the order in which a reader asks: did it hold; what broke, with its story and the command that shows it again; every verdict by
+statement, policy and fault with the losses that the contract allows; when faults struck and what clients noticed; how much was tried;
+which crash states were covered; what was not run, not checked, and why.
+
+The page stays under `BYTES_MAX`: where a run has too much to say, stories and rows without news are left out, and the page says so.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from chaos.contract import STATEMENTS
+from chaos.html import chart
+from chaos.html.page import banner, bullets, escape, facts, number, page, table
+
+BYTES_MAX = 500_000
+FAULTS = {"F0": "clean stop", "F1": "process killed", "F2": "power lost", "F3": "write or fsync fails", "F4": "no space, no descriptors, short write",
+          "F5": "bits decay, writes land elsewhere", "F6": "the network lies", "F7": "the clock jumps"}
+EXAMPLES_MAX = 5
+EVIDENCE_MAX = 1500  # characters of one finding
+STORY_MAX = 12_000  # characters of one story; its own page has it all
+
+STYLE = chart.STYLE + """
+.verdicts td{white-space:nowrap}.verdicts td.s{white-space:normal;min-width:210px}.verdicts td.good,.verdicts td.warn,.verdicts td.bad{font-weight:600}
+.verdicts td span{font-weight:400;color:var(--soft);font-variant-numeric:tabular-nums}.verdicts td.bad{background:var(--bad-bg)}
+.verdicts td.warn{background:var(--warn-bg)}.verdicts .fault th{background:var(--panel);text-align:left}
+.verdicts.news tr.quiet{display:none}
+.failure{border-left:4px solid var(--bad);padding-left:12px;margin:18px 0}
+.coverage td:not(:nth-child(-n+2)){text-align:right;font-variant-numeric:tabular-nums}.coverage td.no{color:var(--soft)}
+button{font:inherit;font-size:.84rem;color:var(--text);background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:3px 10px;cursor:pointer}
+@media (max-width:640px){.verdicts thead{display:none}.verdicts tr{display:grid;grid-template-columns:repeat(2,1fr);border-top:1px solid var(--line)}
+.verdicts td,.verdicts th{border:0;padding:4px 8px}.verdicts td.s,.verdicts .fault th{grid-column:1/-1;min-width:0}.verdicts td[data-p]::before{content:attr(data-p);
+display:block;font-size:.74rem;font-weight:400;color:var(--soft)}.verdicts td:empty{display:none}}
+"""
+SCRIPT = """
+for(const b of document.querySelectorAll('button[data-news]'))b.onclick=()=>{const t=b.nextElementSibling.querySelector('table');
+const on=t.classList.toggle('news');b.textContent=on?'Show all rows':'Show only rows with losses or breaks'};
+"""
+
+
+class Limits(NamedTuple):
+    """How much of what may grow without bound goes onto the page."""
+
+    stories: int
+    failures: int
+    quiet_rows: bool
+    timelines: int
+    coverage_rows: int
+
+
+GENEROUS, SPARE = Limits(10, 60, True, 24, 400), Limits(3, 20, False, 8, 100)
+
+
+def write(report, directory: Path) -> Path:
+    """The page, and beside each plan the page of its story."""
+    for plan in _plans(report):
+        _story_page(plan)
+    path = directory / "report.html"
+    path.write_text(render(report))
+    return path
+
+
+def render(report) -> str:
+    text = _render(report, GENEROUS)
+    if len(text.encode()) >= BYTES_MAX:
+        text = _render(report, SPARE)
+    return text
+
+
+def _render(report, limits: Limits) -> str:
+    body = [*_head(report), *_broken(report, limits), *_verdicts(report, limits), *_timelines(report, limits), *_figures(report),
+            *_coverage(report, limits), *_not_done(report), *_foot(report)]
+    return page("refbroker chaos: " + _outcome(report)[1], body, STYLE, SCRIPT)
+
+
+def _outcome(report) -> tuple[str, str, str]:
+    """(kind, head, text)."""
+    if report.exit_code == 1:
+        statements = sorted({key[1] for key, row in report.rows.items() if row.broken}, key=_statement_order)
+        return "bad", f"{len(statements)} {'statement' if len(statements) == 1 else 'statements'} broken: {', '.join(statements)}", "What follows shows how."
+    if report.exit_code == 2:
+        return "warn", "Not enough evidence", "; ".join(report.not_enough) or "nothing was judged"
+    return "good", "All statements that were judged held", "Losses that the contract allows are counted below."
+
+
+def _head(report) -> Iterator[str]:
+    kind, head, text = _outcome(report)
+    yield "<h1>What does the log still owe after a crash?</h1>"
+    yield banner(kind, head, text)
+    rows = report.rows.values()
+    yield facts([
+        ("seed", str(report.seed)), ("begun (UTC)", time.strftime("%Y-%m-%d %H:%M", time.gmtime(report.started))),
+        ("seconds", round(time.time() - report.started, 1)), ("statements judged", len({key[1] for key in report.rows})),
+        ("judgements", sum(row.judged for row in rows)), ("allowed losses", sum(row.allowed for row in rows)),
+        ("broken", sum(len(row.broken) for row in rows))])
+    yield f"<p>The same run again: <code>{escape(report.again or f'make chaos SEED={report.seed}')}</code></p>"
+    yield ("<nav>" + ("<a href='#broken'>What broke</a>" if report.exit_code == 1 else "") + "<a href='#verdicts'>Verdicts</a>"
+           + ("<a href='#timelines'>Time lines</a>" if report.timelines else "") + "<a href='#figures'>How much was tried</a>"
+           + ("<a href='#coverage'>Crash space</a>" if report.coverage else "") + "<a href='#not'>What was not done</a></nav>")
+
+
+# ------------------------------------------------------------ what broke
+
+
+def _broken(report, limits: Limits) -> Iterator[str]:
+    broken = [(key, row) for key, row in sorted(report.rows.items(), key=_row_order) if row.broken]
+    plans = _plans(report)
+    if not broken and not plans:
+        return
+    yield "<h2 id=broken>What broke</h2>"
+    told: set[Path] = set()
+    for key, row in broken[:limits.failures]:
+        layer, statement, policy, fault = key
+        yield f'<section class=failure id="{_anchor(key)}"><h3>{escape(statement)}: {escape(_title(statement))}</h3>'
+        yield f"<p class=soft>{escape(f'{layer} layer, {fault} {FAULTS.get(fault, str())}, policy {policy}: {len(row.broken)} of {row.judged} judgements')}</p>"
+        yield "<ul>" + "".join(f"<li>{_finding(finding)}</li>" for finding in row.broken[:EXAMPLES_MAX]) + "</ul>"
+        mine = [path for path in plans if (plans[path].get("statement"), plans[path].get("crash", {}).get("fault")) == (statement, fault)]
+        for path in mine if layer == "disk" else ():
+            yield _plan(path, plans[path], told, len(told) < limits.stories)
+        if layer != "disk" or not mine:
+            yield f"<p>Again: <code>{escape(f'refbroker-chaos run --layers {layer} --seed {report.seed}')}</code></p>"
+        yield "</section>"
+    if len(broken) > limits.failures:
+        yield f"<p>{len(broken) - limits.failures} more rows are broken; <code>results.json</code> has them all.</p>"
+    for path in plans:
+        if path not in told:
+            yield f"<section class=failure>{_plan(path, plans[path], told, len(told) < limits.stories)}</section>"
+
+
+def _finding(finding) -> str:
+    where = f"{finding.topic}-{finding.partition} at offset {finding.offset}: " if finding.topic else ""
+    text = finding.evidence if len(finding.evidence) <= EVIDENCE_MAX else finding.evidence[:EVIDENCE_MAX] + " ..."
+    return f"<b>{escape(finding.anomaly)}</b> {escape(where + text)}"
+
+
+def _plan(path: Path, plan: dict, told: set[Path], with_story: bool) -> str:
+    """The commands, and once the story."""
+    lines = [f"<p>Replay: <code>refbroker-chaos replay {escape(path)}</code>"]
+    if path.with_suffix(".html").exists():
+        lines.append(f' · <a href="plans/{escape(path.with_suffix(".html").name)}">its story on a time line</a>')
+    lines.append("</p>")
+    story = path.with_suffix(".txt")
+    if path not in told and with_story and story.exists():
+        text = story.read_text()
+        cut = "\n... the page of this plan has the rest\n" if len(text) > STORY_MAX else ""
+        head = f"{plan.get('statement')} under {plan.get('policy')}, shrunk to {len(plan.get('setup', [])) + len(plan.get('operations', []))} operations"
+        lines.append(f"<details><summary>Story: {escape(head)}</summary><pre>{escape(text[:STORY_MAX] + cut)}</pre></details>")
+    told.add(path)
+    return "".join(lines)
+
+
+def _plans(report) -> dict[Path, dict]:
+    """The plans that the run wrote, as its figures name them."""
+    found = {}
+    for figures in report.figures:
+        path = Path(str(figures.get("plan", "")))
+        if "plan" in figures and path.exists():
+            found[path] = json.loads(path.read_text())
+    return found
+
+
+def _story_page(path: Path) -> None:
+    from chaos import plan
+    from chaos.html import story
+
+    path.with_suffix(".html").write_text(story.render(plan.replay(plan.load(path)), str(path)))
+
+
+# ------------------------------------------------------------ verdicts
+
+
+def _verdicts(report, limits: Limits) -> Iterator[str]:
+    yield "<h2 id=verdicts>Verdicts by statement, policy and fault</h2>"
+    yield ("<p class=soft>How often each statement was judged. <b class=warn>+n allowed</b>: acked records were lost, and the contract says that they may be. "
+           "<b class=bad>BROKEN</b>: more than that.</p>")
+    if not report.rows:
+        yield "<p>Nothing was judged.</p>"
+    for layer in sorted({key[0] for key in report.rows}):
+        rows = {key: row for key, row in sorted(report.rows.items(), key=_row_order) if key[0] == layer}
+        yield f"<h3>{escape(layer)} layer</h3>"
+        yield "<button data-news>Show only rows with losses or breaks</button>"
+        yield _verdict_table(layer, rows, limits)
+
+
+def _verdict_table(layer: str, rows: dict, limits: Limits) -> str:
+    policies = sorted({key[2] for key in rows})
+    lines: dict[str, dict[str, dict]] = {}
+    for (_, statement, policy, fault), row in rows.items():
+        lines.setdefault(fault, {}).setdefault(statement, {})[policy] = row
+    out = ['<div class=scroll><table class=verdicts><thead><tr><th>statement</th>', *(f"<th>{escape(policy)}</th>" for policy in policies), "</tr></thead>"]
+    for fault, statements in lines.items():
+        loud = {statement: cells for statement, cells in statements.items() if any(row.broken or row.allowed for row in cells.values())}
+        shown = statements if limits.quiet_rows else loud
+        left = f"; {len(statements) - len(shown)} that held without a loss are in results.json" if len(shown) < len(statements) else ""
+        words = f"{fault} {FAULTS.get(fault, '')}: {len(statements)} statements{left}"
+        out.append(f'<tbody><tr class=fault><th colspan="{len(policies) + 1}">{escape(words)}</th></tr>')
+        for statement, cells in shown.items():
+            out.append(f'<tr{"" if statement in loud else " class=quiet"}><td class=s><b>{escape(statement)}</b> {escape(_title(statement))}</td>')
+            out += (_cell(policy, cells.get(policy), (layer, statement, policy, fault)) for policy in policies)
+            out.append("</tr>")
+        out.append("</tbody>")
+    return "".join([*out, "</table></div>"])
+
+
+def _cell(policy: str, row, key: tuple) -> str:
+    if row is None:
+        return "<td></td>"
+    if row.broken:
+        return (f'<td data-p="{escape(policy)}" class=bad><a class=bad href="#{_anchor(key)}">BROKEN {number(len(row.broken))}</a> '
+                f"<span>of {number(row.judged)}</span></td>")
+    if row.allowed:
+        return f'<td data-p="{escape(policy)}" class=warn>held <span>{number(row.judged)}</span> +{number(row.allowed)} allowed</td>'
+    return f'<td data-p="{escape(policy)}" class=good>held <span>{number(row.judged)}</span></td>'
+
+
+# ------------------------------------------------------------ the rest
+
+
+def _timelines(report, limits: Limits) -> Iterator[str]:
+    if not report.timelines:
+        return
+    yield "<h2 id=timelines>When faults struck, and what clients noticed</h2>"
+    yield chart.legend()
+    yield from (chart.chart(line) for line in report.timelines[:limits.timelines])
+    if len(report.timelines) > limits.timelines:
+        yield f"<p>{len(report.timelines) - limits.timelines} more are in results.json.</p>"
+
+
+def _figures(report) -> Iterator[str]:
+    yield "<h2 id=figures>How much was tried</h2>"
+    groups: dict[tuple, list[dict]] = {}
+    for figures in report.figures:
+        if "plan" not in figures:
+            groups.setdefault(tuple(figures), []).append(figures)
+    if not groups:
+        yield "<p>No layer gave figures.</p>"
+    for names, rows in groups.items():
+        if len(rows) == 1:
+            yield facts((_spaced(name), value) for name, value in rows[0].items())
+        else:
+            yield table([_spaced(name) for name in names], ([row[name] for name in names] for row in rows), of="figures")
+
+
+def _coverage(report, limits: Limits) -> Iterator[str]:
+    if not report.coverage:
+        return
+    cells: dict[tuple[str, str], dict[str, int]] = {}
+    for entry in report.coverage:
+        cells.setdefault((entry["site"], entry["kind"]), {})[entry["deviation"]] = entry["states"]
+    deviations = sorted({entry["deviation"] for entry in report.coverage})
+    yield "<h2 id=coverage>Crash space: which effect came out how</h2>"
+    yield ("<p class=soft>Crash states in which the effect of a call site on a kind of file deviated from the page cache in this way, before states of equal content were "
+           "put together. A dash: this did not happen, mostly since it cannot (an entry is not torn, data are not undone).</p>")
+    yield "<div class=scroll><table class=coverage><thead><tr><th>call site</th><th>file</th>" + "".join(
+        f"<th>{escape(name)}</th>" for name in deviations) + "</tr></thead><tbody>"
+    for (site, kind), found in sorted(cells.items())[:limits.coverage_rows]:
+        yield f"<tr><td><code>{escape(site)}</code></td><td>{escape(kind)}</td>" + "".join(
+            f"<td>{number(found[name])}</td>" if name in found else "<td class=no>-</td>" for name in deviations) + "</tr>"
+    yield "</tbody></table></div>"
+    if len(cells) > limits.coverage_rows:
+        yield f"<p>{len(cells) - limits.coverage_rows} more rows are in results.json.</p>"
+
+
+def _not_done(report) -> Iterator[str]:
+    yield "<h2 id=not>What was not done</h2>"
+    if report.not_enough:
+        yield "<h3>Not enough evidence</h3>" + bullets(report.not_enough)
+    yield "<h3>Not run</h3>" + (bullets(report.not_run) if report.not_run else "<p>Every layer that was asked for ran.</p>")
+    if report.unchecked:
+        yield "<h3>Statements that nothing checks yet</h3>" + bullets(f"{each} {_title(each)}" for each in report.unchecked)
+
+
+def _foot(report) -> Iterator[str]:
+    yield (f"<p class=soft><small>seed {report.seed} · exit code {report.exit_code} (0 all held, 1 a statement is broken, 2 not enough evidence) · beside this page: "
+           "results.json, junit.xml, plans</small></p>")
+
+
+def _title(statement: str) -> str:
+    return STATEMENTS[statement].title if statement in STATEMENTS else ""
+
+
+def _anchor(key: tuple) -> str:
+    return escape("broken-" + "-".join(key))
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _statement_order(statement: str) -> tuple[str, int]:
+    family, _, number = statement.partition(".")
+    return family, int(number) if number.isdigit() else 0
+
+
+def _row_order(item) -> tuple:
+    layer, statement, policy, fault = item[0]
+    return layer, fault, _statement_order(statement), policy
