@@ -37,6 +37,7 @@ from refbroker.log.checkpoint_job import Checkpoints
 from refbroker.log.checkpoints import InvalidFile, MetaProperties, NewerVersion
 from refbroker.log.cuts import begin_seal, finish_seal
 from refbroker.log.disk import Disk, Lock, read_file
+from refbroker.log.distrust import NOTE, leave_note, remove_note
 from refbroker.log.epochs import LEADER_EPOCH_CHECKPOINT, EpochCache, format_epochs
 from refbroker.log.content import Content
 from refbroker.log.flush import FlushJob
@@ -87,6 +88,7 @@ class LogDirectory:
         self.on_fail: Callable[[], None] = lambda: None  # whoever ends the process
         self._new_uuid = new_uuid
         self._lock: Lock | None = None
+        self._distrust = False  # a flush has failed here before
         self._checkpoints = Checkpoints(disk, path)
         self._to_delete: list[tuple[int, str]] = []  # (when, path of a file or a partition's directory)
 
@@ -99,7 +101,8 @@ class LogDirectory:
             meta = self._whose()
             self._take_lock()
             self._format(meta)
-            self.clean_start = self._take_marker()
+            self._distrust = self.disk.exists(f"{self.path}/{NOTE}")
+            self.clean_start = self._take_marker() and not self._distrust
             names = self._partition_names()
             metadata = (METADATA_TOPIC, 0)
             if metadata in names:
@@ -107,7 +110,10 @@ class LogDirectory:
             config_of = configure(self.partitions.get(metadata)) if configure else lambda topic: None
             for key, name in names.items():
                 self._load(key, name, config_of(key[0]) or self._default_config(key[0]))
+            remove_note(self.disk, self.path)
         except OSError as error:
+            if self._lock is not None and not self.disk.exists(f"{self.path}/{checkpoints.CLEAN_SHUTDOWN}"):
+                leave_note(self.disk, self.path, str(error))  # recovery had begun: what it wrote may not be there
             self._release()
             raise StartupError(f"{error.filename or self.path}: {error.strerror or error}") from error
         except KafkaError as error:
@@ -227,7 +233,7 @@ class LogDirectory:
             content, report = recover(
                 self.disk, directory, config=config, recovery_point=recovery_point, log_start_offset=log_start_offset,
                 clean=self.clean_start, now_ms=self.clock(), compacted=key in self._checkpoints.cleaned,
-                accept_loss=self.accept_loss, lower_recovery_point=lower,
+                accept_loss=self.accept_loss, distrust=self._distrust, lower_recovery_point=lower,
                 producer_expiration_ms=self.config.producer_id_expiration_ms,
             )  # fmt: skip
         except (PartitionDamaged, InvalidFile) as error:
@@ -383,6 +389,7 @@ class LogDirectory:
         if self.offline is None:
             self.offline = reason
             logger.error("%s is offline: %s", self.path, reason)
+            leave_note(self.disk, self.path, reason)
             self.on_fail()
         for partition in self.partitions.values():
             partition.go_offline(self.offline)

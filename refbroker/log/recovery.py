@@ -23,7 +23,7 @@ How it acts, in this order:
 1. leader epochs are saved, durably; the new one only before the first append (it is in `Content.epoch_unsaved`), so that
    recovering twice changes nothing;
 2. segments that go are unlinked, the highest first, with all leftovers, and the directory is synced;
-3. the last segment is cut and synced, before anything can be appended to it;
+3. the last segment is cut and synced (or written anew, where a flush has failed before), before anything can be appended to it;
 4. the indexes of what was checked become what its batches give; nothing is written where they are that already (C5.5);
 5. producer state: newest usable snapshot, then the log behind it (C6.1, C6.2, R13). The directory is synced again if snapshots went.
 
@@ -42,6 +42,7 @@ from refbroker.log.checkpoints import InvalidFile
 from refbroker.log.content import Content
 from refbroker.log.cuts import keep_snapshots, remove_segments
 from refbroker.log.disk import Disk
+from refbroker.log.distrust import write_anew
 from refbroker.log.epochs import LEADER_EPOCH_CHECKPOINT, EpochCache
 from refbroker.log.producers import ProducerStates, list_snapshots, snapshot_name
 from refbroker.log.replay import remember, replay
@@ -81,11 +82,12 @@ def recover(
     now_ms: int,
     compacted: bool = False,
     accept_loss: bool = False,
+    distrust: bool = False,
     lower_recovery_point: Callable[[int], None] = lambda offset: None,
     producer_expiration_ms: int = 86_400_000,
 ) -> tuple[Content, RecoveryReport]:
     """The log, and how it was found. `lower_recovery_point` makes a lower one durable before anything that was durable is
-    cut (C3.7). Raises PartitionDamaged, OSError."""
+    cut (C3.7). `distrust`: a flush has failed before, see distrust.py. Raises PartitionDamaged, OSError."""
     report = RecoveryReport(directory, recovery_point=recovery_point)
     names = disk.list(directory)
     if any(name.endswith(".log.swap") for name in names):
@@ -110,6 +112,8 @@ def recover(
         start = max(log_start_offset, found.end_offset)
         _restart_empty(disk, directory, found, start, config, now_ms, report)
         recovery_point = start
+    if distrust:
+        write_anew(disk, directory, [segment for segment in found.segments if segment.base_offset in found.checked])
     unfinished = _repair(disk, directory, found, clean, report)
     producers = ProducerStates(producer_expiration_ms)
     snapshots = _producers(disk, directory, found.segments, unfinished, producers, log_start_offset, now_ms, report)

@@ -4,11 +4,12 @@ Verified: C2.2 to C2.12, C3.5, C4.4, C5.5, C6.1, C6.2, C9.1, C9.5 on directories
 own steps. Power cuts at each step belong to the crash lab.
 """
 
+import errno
 import shutil
 import uuid
 
 import pytest
-from hook_disk import HookDisk
+from hook_disk import HookDisk, failing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -421,3 +422,35 @@ def test_a_marker_over_a_log_that_was_put_there_checks_it(tmp_path):
     logs, log = opened(tmp_path / "data")
     assert logs.clean_start and not logs.reports[KEY].clean and log.log_end_offset == 2
     assert not (tmp_path / "data" / CLEAN_SHUTDOWN).exists()
+
+
+def test_after_a_failed_flush_nothing_unsynced_is_believed(tmp_path):
+    """C1.13: the kernel may show pages that never reached the disk. All files that are not known to be durable are new."""
+    disk = HookDisk()
+    logs, _ = opened(tmp_path / "data", disk)
+    log = logs.create(*KEY, uuid.UUID(int=1), CONFIG)
+    for number in range(4):
+        log.append(batch(producer_id=7, producer_epoch=0, base_sequence=2 * number), NOW_MS)
+    log.flush()
+    logs.checkpoint()
+    for number in range(4, 9):
+        log.append(batch(producer_id=7, producer_epoch=0, base_sequence=2 * number), NOW_MS)
+    directory = tmp_path / "data/t-0"
+    was = {path.name: path.stat().st_ino for path in directory.iterdir()}
+    was_read = contents(log)
+    disk.hook = failing("sync", ".log", errno.EIO)
+    with pytest.raises(KafkaError):
+        log.flush()
+    assert logs.offline and logs.close() is False
+    logs, log = opened(tmp_path / "data", disk)
+    assert contents(log) == was_read and log.log_end_offset == 18 and log.leader_epoch == 1
+    checked = [base for base in bases(directory) if base >= 8]
+    now = {path.name: path.stat().st_ino for path in directory.iterdir()}
+    for name in now:
+        if name.endswith(".log"):
+            assert (now[name] != was[name]) == (int(name[:20]) in checked), name
+    assert [entry for entry in disk.calls if entry[0] == "sync" and entry[1].endswith(".log.tmp")]
+    assert log.append(batch(producer_id=7, producer_epoch=0, base_sequence=10), NOW_MS).duplicate
+    logs.close()
+    logs, log = opened(tmp_path / "data", disk)
+    assert logs.clean_start and contents(log) == was_read
