@@ -101,6 +101,26 @@ def proxy(upstream: str, listen: str, rules: Path | None) -> None:
     asyncio.run(serve())
 
 
+@cli.command()
+@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="time for each mutant")
+@click.option("--sample", type=click.IntRange(min=1), help="so many of them, chosen by the seed, and one harmless change")
+@click.option("--seed", type=int, default=1, show_default=True, help="decides the sample, and the order of the hunt")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/mutants"), show_default=True, help="where the score goes")
+@click.argument("names", nargs=-1)
+def mutants(seconds: float, sample: int | None, seed: int, out: Path, names: tuple[str, ...]) -> None:
+    """Plant bugs in the broker, and see whether the lab finds them: all, or those of the NAMES (of mutants or classes)."""
+    from chaos.mutants import run as hunting
+
+    began = time.monotonic()
+    outcomes = hunting.run(seconds=seconds, seed=seed, sample=sample, names=names, say=click.echo)
+    if not outcomes:
+        raise click.UsageError(f"no mutant or class is called {', '.join(names)}")
+    hunting.write(outcomes, out)
+    good = all(outcome.good for outcome in outcomes)
+    click.echo(f"{hunting.summary(outcomes)}\n{time.monotonic() - began:.0f} s, seed {seed}; {out}/mutants.json; exit {0 if good else 1}")
+    sys.exit(0 if good else 1)
+
+
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:

@@ -19,7 +19,7 @@ from chaos.disk.spaces import DIGEST_MASK, digest, digest_of
 from refbroker.config import Config
 from refbroker.log.directory import LogDirectory, StartupError
 
-REMEMBERED_MAX = 20_000  # recoveries kept; each holds two small images
+REMEMBERED_MAX = 12_000  # recoveries kept; each holds two small images
 WHOLE_EVERY = 64
 LATER_MS = START_MS + 20 * DAY_MS  # the power comes back after every workload's end
 
@@ -129,7 +129,7 @@ class Recoverer:
         recovered.digest_after = digest_of(recovered.after)
         if refused is None:
             for key, partition in logs.partitions.items():
-                recovered.partitions[key] = _observe(key, partition, logs, recovered.after)
+                recovered.partitions[key] = observe(key, partition, logs, recovered.after)
         return recovered, disk, logs
 
 
@@ -160,7 +160,8 @@ def _no_uuid() -> uuid.UUID:
     return uuid.UUID(int=1)
 
 
-def _observe(key, partition, logs: LogDirectory, after: Image) -> RecoveredPartition:
+def observe(key, partition, logs: LogDirectory, after: Image) -> RecoveredPartition:
+    """Everything that can be asked of a partition, with its batches as they lie in `after`."""
     run = longest_run(segments_in(after, partition.directory), partition.log_start_offset)
     return RecoveredPartition(
         key, partition.topic_id, partition.offline, partition.log_start_offset, partition.last_stable_offset, partition.high_watermark,

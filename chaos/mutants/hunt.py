@@ -1,0 +1,136 @@
+"""How does the lab look for a bug that it knows nothing about, in a minute?
+
+Run in the planted tree, as a process of its own: `python -m chaos.mutants.hunt --seconds 60 --seed 1 --for C1.3,C1.6`. It prints one JSON
+object. Time is the processor's, so that the verdict does not depend on what else runs. The steps are those of the disk layer, the cheap ones first; none of them depends on the mutant:
+
+1. every word of length 0 and 1, from every start, under every policy, on the weakest disk, few states at each crash point;
+2. every call to the disk fails once, every kind of file decays;
+3. the first again, on all disks, with many states and with crashes inside recovery;
+4. words of length 2 and random longer ones, in turn, until the time is over.
+
+It ends at the first step that shows one of the statements asked for. What else was broken on the way is told too. An exception that no
+client could have caused is a finding of its own kind, "exception".
+"""
+
+import argparse
+import json
+import logging
+import random
+import sys
+import time
+from collections.abc import Iterator
+
+from chaos.disk import errors, workloads
+from chaos.disk.driver import POLICIES
+from chaos.disk.faults import CALLS, Fault
+from chaos.disk.lab import Lab, Limits
+from chaos.disk.profiles import WEAKEST
+
+QUICK, THOROUGH, LATER = Limits(24, 0, (WEAKEST,)), Limits(200, 16), Limits(40, 64, (WEAKEST,))
+POLICY_ORDER = ("P3", "P0", "P1", "P2")
+WALK_LENGTHS = (3, 4, 5, 6)
+EXCEPTION = "exception"
+
+Found = list[tuple[str, str]]  # (statement, text)
+
+
+def steps(seed: int) -> Iterator[tuple[str, Found]]:
+    """(what was done, what was broken), for ever."""
+    yield from _letters(seed, QUICK)
+    yield from _errors()
+    yield from _letters(seed, THOROUGH)
+    yield from _words(seed)
+
+
+def _letters(seed: int, limits: Limits) -> Iterator[tuple[str, Found]]:
+    labs = {name: Lab(POLICIES[name], seed, limits) for name in POLICY_ORDER}
+    for word in ((), *workloads.words(1)):
+        for start in workloads.STARTS:
+            for name in POLICY_ORDER:
+                yield _explore(labs[name], word, start)
+
+
+def _words(seed: int) -> Iterator[tuple[str, Found]]:
+    rng = random.Random(seed)
+    labs = {name: Lab(POLICIES[name], seed, LATER) for name in POLICY_ORDER}
+    pairs = list(workloads.words(2))
+    rng.shuffle(pairs)
+    letters, starts = list(workloads.ALPHABET), list(workloads.STARTS)
+    while True:
+        if pairs:
+            yield _explore(labs[rng.choice(POLICY_ORDER)], pairs.pop(), rng.choice(starts))
+        name, start = rng.choice(POLICY_ORDER), rng.choice(starts)
+        word: tuple[str, ...] = ()
+        for _ in range(rng.choice(WALK_LENGTHS)):  # letters that make no sense where they come are left out
+            letter = rng.choice(letters)
+            if labs[name].play((*word, letter), start)[0] is not None:
+                word = (*word, letter)
+        yield _explore(labs[name], word, start)
+
+
+def _explore(lab: Lab, word: tuple[str, ...], start: str) -> tuple[str, Found]:
+    seen = len(lab.tally.failures)
+    what = f"{lab.policy.name} {start}: {' '.join(word) or '(start)'}"
+    try:
+        lab.explore(word, start)
+    except Exception as error:
+        return what, [(EXCEPTION, f"{type(error).__name__}: {error}")]
+    return what, [(failure.problem.statement, f"{failure.fault}, disk {failure.disk}{', inside recovery' if failure.nested else ''}: "
+                                              f"{failure.problem.text}") for failure in lab.tally.failures[seen:]]
+
+
+def _errors() -> Iterator[tuple[str, Found]]:
+    for kind in CALLS:
+        for policy in ("P3", "P0"):
+            outcome = errors.SweepOutcome(policy, "F3", kind, errors.errors.STATEMENTS)
+            for lasting in (False, True):
+                nth = 1
+                while nth < errors.NTH_MAX and _struck(outcome, Fault(kind, nth, lasting)):
+                    nth += 1
+            yield f"{policy} {kind}", _findings(outcome)
+    for policy in ("P3", "P0"):
+        yield f"{policy} decay", _findings(errors.decay(policy))
+
+
+def _struck(outcome: errors.SweepOutcome, fault: Fault) -> bool:
+    try:
+        return errors.strike(outcome, fault)
+    except Exception as error:
+        outcome.findings.append(errors.Finding(EXCEPTION, "broken", "", -1, -1, f"{fault}: {type(error).__name__}: {error}"))
+        return False
+
+
+def _findings(outcome: errors.SweepOutcome) -> Found:
+    return [(finding.statement, finding.text) for finding in outcome.findings]
+
+
+def hunt(seconds: float, seed: int, wanted: frozenset[str]) -> dict:
+    """Until one of `wanted` falls (any, where it is empty), or the time is over."""
+    began = time.process_time()
+    others: dict[str, str] = {}
+    done = 0
+    for what, found in steps(seed):
+        done += 1
+        for statement, text in found:
+            others.setdefault(statement, f"{what}: {text}")
+        hit = [statement for statement, _ in found if statement in wanted or (not wanted and statement != EXCEPTION)]
+        if hit or time.process_time() - began > seconds:
+            return {"killed": hit[0] if hit else None, "seconds": round(time.process_time() - began, 1), "steps": done, "found": others}
+    raise AssertionError("the steps never end")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--for", dest="wanted", default="")
+    arguments = parser.parse_args()
+    import refbroker
+
+    logging.disable(logging.CRITICAL)  # what recovery warns of is the lab's daily bread
+    result = hunt(arguments.seconds, arguments.seed, frozenset(filter(None, arguments.wanted.split(","))))
+    json.dump(result | {"tree": refbroker.__path__[0]}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

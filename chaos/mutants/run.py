@@ -1,0 +1,194 @@
+"""How many of the planted bugs does the lab find, how fast, and does it cry wolf?
+
+For each mutant: a copy of the tree with the bug in it, the lab run on it in a process of its own (`hunt.py`, or the test that the
+mutant names), until a statement falls that the mutant names, or its time is over.
+
+1. A mutant is killed if a statement that it names fell, or its test failed.
+2. It survives if the time is over. What was broken meanwhile that it does not name is told: the entry, or the lab, is wrong.
+3. A harmless change must get through its time without anything being broken, and so must the tree as it is. A test
+   that is to kill a mutant must pass on the tree as it is.
+
+Exit code 0 if all were killed and nothing harmless was flagged, 1 otherwise.
+"""
+
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from chaos.mutants.catalogue import PYTEST, ROOT, Mutant, load, planted
+
+COPIED = ("refbroker", "chaos", "pyproject.toml")
+FOR_TESTS = ("tests", "specs", "README.md", "Makefile")
+TEST_SECONDS_MAX = 240
+PROCESSES = 2
+
+
+@dataclass
+class Outcome:
+    """One hunt. `killed_by`: the statement, or the test; None for a survivor. `found`: everything that was broken."""
+
+    mutant: str
+    kind: str
+    harmless: bool
+    killed_by: str | None = None
+    seconds: float = 0.0
+    steps: int = 0
+    found: dict[str, str] = field(default_factory=dict)
+    trouble: str = ""  # why there is no verdict
+
+    @property
+    def good(self) -> bool:
+        if self.trouble:
+            return False
+        return not self.found if self.harmless else self.killed_by is not None
+
+
+def run(*, seconds: float, seed: int, sample: int | None = None, names: tuple[str, ...] = (), harmless_seconds: float = 20.0,
+        say: Callable[[str], None] = print) -> list[Outcome]:
+    """All mutants, those of the given names, or a seeded sample with one harmless change."""
+    chosen = choose(load(), seed, sample, names)
+    outcomes: list[Outcome] = []
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        work = {pool.submit(_hunt_one, mutant, harmless_seconds if mutant.is_harmless else seconds, seed): mutant for mutant in chosen}
+        tests = sorted({mutant.hunt for mutant in chosen if mutant.hunt.startswith(PYTEST)})
+        work |= {pool.submit(_unplanted, test): None for test in tests}
+        for future in as_completed(work):
+            outcome = future.result()
+            outcomes.append(outcome)
+            say(line(outcome, len(outcomes), len(work)))
+    return sorted(outcomes, key=lambda outcome: (outcome.harmless, outcome.kind, outcome.mutant))
+
+
+def choose(mutants: list[Mutant], seed: int, sample: int | None, names: tuple[str, ...]) -> list[Mutant]:
+    if names:
+        return [mutant for mutant in mutants if mutant.name in names or mutant.kind in names]
+    if sample is None:
+        return mutants
+    rng = random.Random(seed)
+    harmful = [mutant for mutant in mutants if not mutant.is_harmless]
+    return rng.sample(harmful, min(sample, len(harmful))) + [rng.choice([mutant for mutant in mutants if mutant.is_harmless])]
+
+
+def _hunt_one(mutant: Mutant, seconds: float, seed: int) -> Outcome:
+    outcome = Outcome(mutant.name, mutant.kind, mutant.is_harmless)
+    with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
+        tree = Path(directory)
+        test = mutant.hunt.removeprefix(PYTEST) if mutant.hunt.startswith(PYTEST) else None
+        _copy(tree, test is not None)
+        (tree / mutant.file).write_text(planted(mutant))
+        if test is not None:
+            _run_test(outcome, tree, test)
+        else:
+            _run_lab(outcome, tree, seconds, seed, mutant.statements)
+    return outcome
+
+
+def _unplanted(test: str) -> Outcome:
+    """The test on the tree as it is: it must pass."""
+    outcome = Outcome(f"nothing, {test.removeprefix(PYTEST)}", "unplanted", True)
+    with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
+        _copy(Path(directory), True)
+        _run_test(outcome, Path(directory), test.removeprefix(PYTEST))
+    if outcome.killed_by:
+        outcome.found = {"test": outcome.killed_by}
+    return outcome
+
+
+def _copy(tree: Path, with_tests: bool) -> None:
+    ignore = shutil.ignore_patterns("__pycache__", "node_modules", "target")
+    for name in COPIED + (FOR_TESTS if with_tests else ()):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=ignore)
+        elif source.exists():
+            shutil.copy(source, tree / name)
+
+
+def _environment(tree: Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _run_lab(outcome: Outcome, tree: Path, seconds: float, seed: int, statements: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "chaos.mutants.hunt", "--seconds", str(seconds), "--seed", str(seed), "--for", ",".join(statements)]
+    began = time.monotonic()
+    try:
+        done = subprocess.run(command, cwd=tree, env=_environment(tree), capture_output=True, text=True, timeout=seconds * 2 + 120)
+        result = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        outcome.trouble = f"{type(error).__name__}: {done.stderr[-500:] if isinstance(error, ValueError) else 'no end'}"
+        outcome.seconds = round(time.monotonic() - began, 1)
+        return
+    if not result["tree"].startswith(str(tree)):
+        outcome.trouble = f"another tree was run: {result['tree']}"
+    outcome.killed_by = result["killed"]
+    outcome.seconds, outcome.steps, outcome.found = result["seconds"], result["steps"], result["found"]
+
+
+def _run_test(outcome: Outcome, tree: Path, test: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
+    began = time.monotonic()
+    try:
+        done = subprocess.run(command, cwd=tree, env=_environment(tree), capture_output=True, text=True, timeout=TEST_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        outcome.trouble = "the test did not end"
+        return
+    finally:
+        outcome.seconds = round(time.monotonic() - began, 1)
+    if done.returncode == 1:
+        failed = [text for text in done.stdout.splitlines() if text.startswith("FAILED ")]
+        outcome.killed_by = failed[0].removeprefix("FAILED ").partition(" - ")[0] if failed else test
+    elif done.returncode != 0:
+        outcome.trouble = f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-300:]}"
+
+
+# ---------------------------------------------------------------- telling
+
+
+def line(outcome: Outcome, number: int, count: int) -> str:
+    if outcome.trouble:
+        verdict = f"NO VERDICT: {outcome.trouble}"
+    elif outcome.harmless:
+        verdict = f"FLAGGED: {outcome.found}" if outcome.found else "not flagged"
+    elif outcome.killed_by:
+        verdict = f"killed by {outcome.killed_by}"
+    else:
+        verdict = f"SURVIVED{f', though this fell: {outcome.found}' if outcome.found else ''}"
+    return f"[{number}/{count}] {outcome.seconds:6.1f} s  {outcome.kind}/{outcome.mutant}: {verdict}"
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    """The table by class, in Markdown, and what is not as it should be."""
+    harmful = [outcome for outcome in outcomes if not outcome.harmless]
+    harmless = [outcome for outcome in outcomes if outcome.harmless]
+    lines = ["| Class | Planted | Killed | Median time to kill | By |", "|---|---|---|---|---|"]
+    for kind in sorted({outcome.kind for outcome in harmful}):
+        lines.append(_row(kind, [outcome for outcome in harmful if outcome.kind == kind]))
+    if harmful:
+        lines.append(_row("all", harmful))
+    flagged = [outcome for outcome in harmless if not outcome.good]
+    lines += ["", f"harmless changes: {len(harmless) - len(flagged)} of {len(harmless)} not flagged"]
+    lines += [f"not as it should be: {line(outcome, 1, 1).partition('] ')[2].strip()}" for outcome in outcomes if not outcome.good]
+    return "\n".join(lines)
+
+
+def _row(kind: str, outcomes: list[Outcome]) -> str:
+    killed = [outcome for outcome in outcomes if outcome.good]
+    median = f"{statistics.median(outcome.seconds for outcome in killed):.1f} s" if killed else "-"
+    by = sorted({"a test" if "::" in outcome.killed_by else outcome.killed_by for outcome in killed})
+    return f"| {kind} | {len(outcomes)} | {len(killed)} | {median} | {'' if kind == 'all' else ', '.join(by)} |"
+
+
+def write(outcomes: list[Outcome], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "mutants.json").write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
+    (out / "mutants.md").write_text(summary(outcomes) + "\n")
