@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,20 @@ def refbroker(*words, timeout=60, environ=None):
         [sys.executable, "-m", "refbroker", *map(str, words)], capture_output=True, text=True, timeout=timeout, env={**clean, **(environ or {})}
     )
     return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def inside(monkeypatch, capsys):
+    """The same, without a process of its own: many of them would take long."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["refbroker", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code, captured.out, captured.err
+
+    return run
 
 
 def tree_of(directory: Path) -> dict[str, bytes | None]:
@@ -58,36 +73,31 @@ def running():
         (["dump-log"], "Missing argument"),
     ],
 )
-def test_bad_usage_is_64_and_says_what_is_wrong(words, complaint, tmp_path):
-    code, out, err = refbroker(*words, *(["--data-dir", str(tmp_path / "d")] if words[0] == "serve" else []))
+def test_bad_usage_is_64_and_says_what_is_wrong(words, complaint, tmp_path, inside):
+    code, out, err = inside(*words, *(["--data-dir", str(tmp_path / "d")] if words[0] == "serve" else []))
     assert (code, out) == (64, "")
     assert complaint in err and "Traceback" not in err
     assert not (tmp_path / "d").exists()
 
 
-def test_help_and_version():
-    code, out, _ = refbroker("--help")
+def test_help_and_version(inside):
+    code, out, _ = inside("--help")
     assert code == 0 and all(command in out for command in ("serve", "topics", "dump-log"))
-    assert refbroker("--version")[0] == 0
-    code, out, _ = refbroker("serve", "--help")
+    assert inside("--version") == (0, f"refbroker, version {version('refbroker')}\n", "")
+    code, out, _ = inside("serve", "--help")
     assert code == 0 and "--seed-topic" in out
 
 
-def test_an_error_of_ours_is_70(monkeypatch, capsys):
+def test_an_error_of_ours_is_70(monkeypatch, inside):
     def boom(**_):
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(cli.cli.commands["serve"], "callback", boom)
-    monkeypatch.setattr(sys, "argv", ["refbroker", "serve"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 70
-    assert "ZeroDivisionError" in capsys.readouterr().err
+    code, _, err = inside("serve")
+    assert code == 70 and "ZeroDivisionError" in err
 
 
 def test_plugins_that_cannot_be_imported_are_left_out(monkeypatch):
-    from importlib.metadata import EntryPoint
-
     points = [
         EntryPoint("gone", "no.such.module:command", "refbroker.commands"),
         EntryPoint("also-gone", "refbroker.cli:no_such_name", "refbroker.commands"),
@@ -247,28 +257,29 @@ def test_warnings_are_on_stderr_and_the_environment_counts(tmp_path):
 # topics
 
 
-def topics(running, *words):
-    return refbroker("topics", "--bootstrap-server", running.bootstrap, *words)
+@pytest.fixture
+def topics(running, inside):
+    return lambda *words: inside("topics", "--bootstrap-server", running.bootstrap, *words)
 
 
-def test_topics_create_list_describe_delete(running):
-    assert topics(running, "create", "--topic", "a", "--config", "retention.ms=5", "--config", "flush.messages=1") == (0, "Created topic a.\n", "")
-    code, out, err = topics(running, "create", "--topic", "a")
+def test_topics_create_list_describe_delete(topics):
+    assert topics("create", "--topic", "a", "--config", "retention.ms=5", "--config", "flush.messages=1") == (0, "Created topic a.\n", "")
+    code, out, err = topics("create", "--topic", "a")
     assert (code, out) == (1, "") and "TOPIC_ALREADY_EXISTS" in err
-    assert topics(running, "create", "--topic", "a", "--if-not-exists") == (0, "", "")
-    code, out, _ = topics(running, "list")
+    assert topics("create", "--topic", "a", "--if-not-exists") == (0, "", "")
+    code, out, _ = topics("list")
     assert code == 0 and {"a", "seeded"} <= set(out.splitlines())
-    code, out, _ = topics(running, "describe", "--topic", "a")
+    code, out, _ = topics("describe", "--topic", "a")
     lines = out.splitlines()
     assert code == 0 and len(lines) == 4
     assert re.match(r"Topic: a\tTopicId: \S{22}\tPartitionCount: 3\tReplicationFactor: 1\tConfigs: ", lines[0])
     assert set(lines[0].split("Configs: ")[1].split(",")) == {"retention.ms=5", "flush.messages=1"}
     assert lines[1] == "\tTopic: a\tPartition: 0\tLeader: 1\tReplicas: 1\tIsr: 1"
-    assert topics(running, "delete", "--topic", "a") == (0, "Deleted topic a.\n", "")
-    code, _, err = topics(running, "delete", "--topic", "a")
+    assert topics("delete", "--topic", "a") == (0, "Deleted topic a.\n", "")
+    code, _, err = topics("delete", "--topic", "a")
     assert code == 1 and "UNKNOWN_TOPIC_OR_PARTITION" in err
-    assert topics(running, "delete", "--topic", "a", "--if-exists") == (0, "", "")
-    code, _, err = topics(running, "describe", "--topic", "a")
+    assert topics("delete", "--topic", "a", "--if-exists") == (0, "", "")
+    code, _, err = topics("describe", "--topic", "a")
     assert code == 1 and "UNKNOWN_TOPIC_OR_PARTITION" in err
 
 
@@ -280,14 +291,14 @@ def test_topics_create_list_describe_delete(running):
         (["--topic", "b", "--config", "retention.ms"], "expected KEY=VALUE"),
     ],
 )
-def test_topics_that_cannot_be_created(running, words, complaint):
-    code, out, err = topics(running, "create", *words)
+def test_topics_that_cannot_be_created(topics, words, complaint):
+    code, out, err = topics("create", *words)
     assert (code, out) == (1, "")
     assert re.search(complaint, err)
 
 
-def test_nobody_listens_and_somebody_else_listens(free_port):
-    code, _, err = refbroker("topics", "list", "--bootstrap-server", f"127.0.0.1:{free_port}")
+def test_nobody_listens_and_somebody_else_listens(free_port, inside):
+    code, _, err = inside("topics", "list", "--bootstrap-server", f"127.0.0.1:{free_port}")
     assert (code, err) == (1, f"refbroker: cannot connect to 127.0.0.1:{free_port}: Connection refused\n")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -312,7 +323,7 @@ def free_port():
 # metrics
 
 
-def test_metrics_are_prometheus_text(tmp_path, free_port):
+def test_metrics_are_prometheus_text(tmp_path, free_port, inside):
     process = subprocess.Popen(
         [sys.executable, "-m", "refbroker", "serve", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0",
          "--seed-topic", 'a.b-c_d:2', "--metrics", f"127.0.0.1:{free_port}"],
@@ -326,7 +337,7 @@ def test_metrics_are_prometheus_text(tmp_path, free_port):
         for _ in range(7):
             producer.send("a.b-c_d", b"x", partition=1)
         producer.close()
-        refbroker("topics", "describe", "--bootstrap-server", bootstrap, "--topic", "nope")
+        inside("topics", "describe", "--bootstrap-server", bootstrap, "--topic", "nope")
         with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/metrics") as response:
             assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
             text = response.read().decode()
