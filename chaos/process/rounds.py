@@ -25,7 +25,7 @@ from chaos.process import observe
 from chaos.process.recording import Recording
 from chaos.process.timeline import Strike, timeline
 from chaos.report import Report
-from chaos.targets import Refbroker, policy_of
+from chaos.targets import Process, Refbroker, make_target, policy_of
 
 LAYER = "process"
 TOPICS = {"orders": 2, "events": 1}
@@ -113,11 +113,11 @@ def wait_for_acks(clients: Clients, seconds_max: float = 30) -> None:
 
 
 def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, report: Report,
-                progress: Callable[[str], None]) -> None:
+                progress: Callable[[str], None], target_name: str = "refbroker") -> None:
     """Kill and restart for `seconds`, then judge. The findings and figures go into `report`."""
     rng, policy = random.Random(f"{seed}/{policy_name}/kill"), POLICIES[policy_name]
     shutil.rmtree(directory, ignore_errors=True)
-    target = Refbroker(str(directory / "broker"), policy=policy_of(policy_name), properties=PROPERTIES)
+    target = make_target(target_name, str(directory / "broker"), policy=policy_of(policy_name), properties=PROPERTIES)
     target.start()
     clients = None
     findings: list[Finding] = []
@@ -130,14 +130,12 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(rng.uniform(0.15, 2.4))
-            since = time.monotonic_ns()
-            slowest = max(slowest, _kill_and_restart(target, findings))
-            strikes.append(Strike("SIGKILL", since, time.monotonic_ns()))
+            slowest = max(slowest, _kill_and_restart(target, findings, strikes))
             kills += 1
             progress(f"{policy_name}: {kills} kills")
         clients.stop()
         struck = time.monotonic_ns()
-        slowest = max(slowest, _kill_and_restart(target, findings))
+        slowest = max(slowest, _kill_and_restart(target, findings, strikes))
         kills += 1
         case = _observe(target.bootstrap, Case(policy, "F1", struck, clients.history(), {}, {}))
         findings += checks.check_all(case)
@@ -156,14 +154,16 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
         report.not_enough.append(f"{policy_name}: nothing was acked")
 
 
-def _kill_and_restart(target: Refbroker, findings: list[Finding]) -> float:
+def _kill_and_restart(target: Process, findings: list[Finding], strikes: list[Strike]) -> float:
     """SIGKILL, look at the files, start; what was the longest valid prefix must still be there. Seconds to the restart."""
+    killed = time.monotonic_ns()
     target.kill()
     data_dir = Path(target.data_directory)
     before = {where: valid_prefix(segments) for where, segments in observe.read_files(data_dir, TOPICS).items()}
     began = time.monotonic()
     target.start()
     took = time.monotonic() - began
+    strikes.append(Strike("SIGKILL", killed, time.monotonic_ns()))
     after = observe.read_files(data_dir, TOPICS)
     for where, batches in before.items():
         kept = valid_prefix(after.get(where, []))
@@ -181,9 +181,9 @@ def _observe(bootstrap: str, case: Case) -> Case:
     return case
 
 
-def _times_and_files(target: Refbroker, directory: Path) -> list[Finding]:
+def _times_and_files(target: Process, directory: Path) -> list[Finding]:
     """The files against each other, and lookups by time against the log: with the indexes, and with all of them deleted."""
-    findings = check_files(Path(target.data_directory), TOPICS)
+    findings = check_files(Path(target.data_directory), TOPICS, preallocated=target.name != "refbroker")
     segments = observe.read_files(Path(target.data_directory), TOPICS)
     records = {where: [r for s in parts for b in s.batches for r in b.records] for where, parts in segments.items()}
     wanted = {where: _some_times([timestamp for _, timestamp, _ in found]) for where, found in records.items() if found}
@@ -198,7 +198,7 @@ def _times_and_files(target: Refbroker, directory: Path) -> list[Finding]:
     for path in (bare / "data").rglob("*"):
         if path.suffix in (".index", ".timeindex", ".txnindex", ".snapshot"):
             path.unlink()
-    other = Refbroker(str(bare), policy=target.policy, properties=PROPERTIES)
+    other = make_target(target.name, str(bare), policy=target.policy, properties=PROPERTIES)
     other.start()
     try:
         if (again := observe.offsets_for_times(other.bootstrap, wanted)) != answers:
@@ -220,7 +220,7 @@ def _some_times(timestamps: list[int]) -> list[int]:
     return [low - 1, low, high, high + 1, *(low + (high - low) * part // 12 for part in range(1, 12))]
 
 
-def check_files(data_dir: Path, topics: dict[str, int]) -> list[Finding]:
+def check_files(data_dir: Path, topics: dict[str, int], *, preallocated: bool = False) -> list[Finding]:
     """Holes, torn tails and indexes of every partition of these topics."""
     findings = []
     for (topic, number), segments in observe.read_files(data_dir, topics).items():
@@ -235,7 +235,7 @@ def check_files(data_dir: Path, topics: dict[str, int]) -> list[Finding]:
                 path = segment.path.with_suffix(suffix)
                 data = path.read_bytes() if path.exists() else b""
                 findings += [Finding(statement, "index", topic, number, segment.base_offset, f"{path.name}: {text}")
-                             for statement, text in check(data, segment)]
+                             for statement, text in check(data, segment, preallocated=preallocated)]
     return findings
 
 
