@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 USAGE, INTERNAL = 64, 70
-LAYERS = ("disk", "process")
+LAYERS = {"disk": 0.5, "process": 0.36, "network": 0.14}  # and their shares of the time
 DEFAULT_MINUTES = 4.0
 
 
@@ -26,26 +26,39 @@ def cli() -> None:
 @click.option("--minutes", type=click.FloatRange(min=0.5), default=DEFAULT_MINUTES, show_default=True, help="time for all layers")
 @click.option("--depth", type=click.IntRange(1, 4), default=3, show_default=True, help="longest exhaustive workload (disk layer)")
 @click.option("--workers", default="2", show_default=True, help="processes, or dask://HOST:PORT (disk layer)")
+@click.option("--sweep", is_flag=True, help="process layer: instead, SIGKILL at every system call (needs strace)")
+@click.option("--target", default="refbroker", show_default=True,
+              help="refbroker, kafka, or a .toml file (chaos/targets); for others the disk layer does not apply")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/chaos"), show_default=True, help="where reports go")
-def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str, out: Path) -> None:
+def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str, sweep: bool, target: str, out: Path) -> None:
     """Run the layers, judge everything by the contract, print the verdict table."""
-    chosen = [layer.strip() for layer in layers.split(",") if layer.strip()]
+    chosen = [layer.strip() for layer in layers.split(",") if layer.strip() and (layer.strip() != "disk" or target == "refbroker")]
     if unknown := [layer for layer in chosen if layer not in LAYERS]:
         raise click.UsageError(f"no layer {unknown[0]!r}; there are: {', '.join(LAYERS)}")
+    from chaos.html import github
     from chaos.report import Report
 
     seed = seed if seed is not None else int.from_bytes(os.urandom(4), "big")
-    console, report = _console(), Report(seed)
-    console.print(f"seed {seed}: make chaos SEED={seed} MINUTES={minutes:g}", highlight=False)
+    console, report = _console(), Report(seed, f"make chaos SEED={seed} MINUTES={minutes:g}")
+    console.print(f"seed {seed}: {report.again}", highlight=False)
     try:
         for layer in chosen:
-            _run_layer(layer, report, seed, minutes * 60 / len(chosen), depth, workers, out, Progress(console, layer))
+            seconds = minutes * 60 * LAYERS[layer] / sum(LAYERS[each] for each in chosen)
+            progress = Progress(console, layer)
+            if layer == "disk":
+                from chaos.disk.run import run as run_disk
+
+                run_disk(report, seed, seconds, depth=depth, workers=workers, out=out, progress=progress)
+            else:
+                _run_on_broker(layer, report, seed, seconds, out / layer, progress, sweep, target)
+            progress.done()
     except KeyboardInterrupt:
         report.not_enough.append("interrupted: this is the report of what was done so far")
     finally:
         report.write(out)
         report.print(console)
-        console.print(f"seed {seed}; {time.time() - report.started:.0f} s; reports in {out}/ (results.json, junit.xml); "
+        github.tell(report, os.environ)
+        console.print(f"seed {seed}; {time.time() - report.started:.0f} s; reports in {out}/ (report.html, results.json, junit.xml); "
                       f"exit {report.exit_code}", highlight=False)
     sys.exit(report.exit_code)
 
@@ -57,19 +70,60 @@ def _console():
     return console if console.is_terminal else Console(soft_wrap=True, width=160)  # a file or a CI log has no width of its own
 
 
-def _run_layer(layer, report, seed, seconds, depth, workers, out: Path, progress) -> None:
-    if layer == "disk":
-        from chaos.disk.run import run as run_disk
+def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path, progress, sweep: bool, target: str) -> None:
+    """The layers that need a running broker. What a broken statement left in `scratch` is kept for whoever looks."""
+    from chaos.checks.history.case import Finding
+    from chaos.network import layer as network
+    from chaos.process import layer as process
+    from chaos.targets import TargetError
 
-        run_disk(report, seed, seconds, depth=depth, workers=workers, out=out, progress=progress)
-    elif layer == "process":
-        from chaos.process.layer import run as run_process
+    try:
+        if layer == "network":
+            network.run(report, seed, seconds, scratch, progress, target)
+        elif sweep:
+            process.run_sweep(report, seconds, scratch, progress)
+        else:
+            process.run(report, seed, seconds, scratch, progress, target)
+    except TargetError as error:
+        if "ended with" in str(error) or "not ready" in str(error):  # it does not come back: that is a verdict
+            report.judge(layer, target, "F1", ["C2.10"], [Finding("C2.10", "does not start again", "", -1, -1, str(error))])
+        else:
+            report.not_run.append(f"{layer}: {error}")
+    if report.exit_code != 1:
+        shutil.rmtree(scratch, ignore_errors=True)
 
-        scratch = out / "process"
-        run_process(report, seed, seconds, scratch, progress)
-        if report.exit_code != 1:  # what a broken statement left is kept for whoever looks
-            shutil.rmtree(scratch, ignore_errors=True)
-    progress.done()
+
+@cli.command()
+@click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def replay(plan: Path) -> None:
+    """Follow PLAN and tell its story: what was asked, lost, recovered and owed. 0: all held, 1: a statement broke."""
+    result = _replayed(plan)
+    click.echo(result.story(), nl=False)
+    click.echo("\nThe crashed image and what broke are " + ("just as" if result.as_written else "not as") + " the plan says.")
+    sys.exit(1 if result.broken else 0)
+
+
+@cli.command()
+@click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--html", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="also draw it, as one page")
+def explain(plan: Path, html: Path | None) -> None:
+    """The story of PLAN in words, and as a page: time line, bytes, recovery."""
+    result = _replayed(plan)
+    click.echo(result.story(), nl=False)
+    if html:
+        from chaos.html.story import render
+
+        html.write_text(render(result, str(plan)))
+        click.echo(f"\ndrawn in {html}")
+
+
+def _replayed(path: Path):
+    from chaos import plan
+
+    try:
+        return plan.replay(plan.load(path))
+    except plan.BadPlan as error:
+        raise click.UsageError(f"{path}: {error}") from None
 
 
 @cli.command()
@@ -105,6 +159,9 @@ def proxy(upstream: str, listen: str, rules: Path | None) -> None:
 @click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="time for each mutant")
 @click.option("--sample", type=click.IntRange(min=1), help="so many of them, chosen by the seed, and one harmless change")
 @click.option("--seed", type=int, default=1, show_default=True, help="decides the sample, and the order of the hunt")
+@click.option("--sweep", is_flag=True, help="process layer: instead, SIGKILL at every system call (needs strace)")
+@click.option("--target", default="refbroker", show_default=True,
+              help="refbroker, kafka, or a .toml file (chaos/targets); for others the disk layer does not apply")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/mutants"), show_default=True, help="where the score goes")
 @click.argument("names", nargs=-1)
 def mutants(seconds: float, sample: int | None, seed: int, out: Path, names: tuple[str, ...]) -> None:
