@@ -15,7 +15,7 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 FILE_LINES_MAX = 450
 FUNCTION_LINES_MAX = 70
 BROKER_CODE_LINES_MAX = 10_000  # what a person can read
-LINE_LENGTH_MAX = 150  # of code; 120 is the aim, a row of a table may be a little longer
+LINE_LENGTH_MAX = 140  # of code; 120 is the aim, a row of a table may be a little longer
 
 # What of `os` is no file access. Everything else of it belongs in log/disk.py.
 OS_ALLOWED = {"_exit", "environ", "getpid", "sendfile", "uname", "path.basename", "path.dirname", "path.join", "path.abspath"}
@@ -100,7 +100,7 @@ def test_sizes(path):
             length = node.end_lineno - node.lineno + 1
             assert length <= FUNCTION_LINES_MAX, f"{path}:{node.lineno}: {node.name} has {length} lines"
     too_long = [number for number, line in code_lines(path).items() if len(line) > LINE_LENGTH_MAX]
-    assert not too_long
+    assert path in LAB or not too_long  # the lab has templates of HTML in it
 
 
 def code_lines(path: Path) -> dict[int, str]:
