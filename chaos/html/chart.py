@@ -44,8 +44,8 @@ def chart(line: dict) -> str:
     longest = max((until - since for since, until in silent), default=0)
     per_second = 1000 / step
     title = f"{line['layer']}, {line['policy']}, {line['fault']}"
-    said = (f"{number(sum(line['acked']))} records acked in {length / 1000:.1f} s, {len(line['faults'])} faults, {len(silent)} gaps in service of "
-            f"{GAP_MS_MIN} ms or more, the longest {longest} ms")
+    said = (f"{number(sum(line['acked']))} records acked in {length / 1000:.1f} s, faults: {len(line['faults'])}; gaps in service of "
+            f"{GAP_MS_MIN} ms or more: {len(silent)}" + (f", the longest {longest} ms" if silent else ""))
     return "".join([
         f"<figure><figcaption>{escape(title)}</figcaption><p class=soft><small>{escape(said)}</small></p>",
         f'<div class=axis><span>up to {max(acked, default=0) * per_second:,.0f} acked/s</span></div><div class=plot>',

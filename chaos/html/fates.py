@@ -55,6 +55,7 @@ class Facts:
     fates: list[Fate]
     cached: dict[str, bytes | None]  # the page cache when the crash came
     durable: dict[str, bytes | None]  # what no crash could take, under the path that the page cache has it
+    recovered: dict[str, bytes | None]  # what recovery left
 
 
 def facts_of(replay) -> Facts:
@@ -66,7 +67,8 @@ def facts_of(replay) -> Facts:
     for event in driver.disk.events[:at]:
         platters.feed(event)
     cached = next(image for when, image, cut in cache_images(driver.disk, at) if (when, cut) == (at, 0))
-    return Facts(_operations(replay, at), driver.disk.events, _fates(replay, at, profile, platters), cached, _durable(platters))
+    return Facts(_operations(replay, at), driver.disk.events, _fates(replay, at, profile, platters), cached, _durable(platters),
+                 {path: data for part in (replay.recovered, *replay.recovered.parts) for path, data in part.after.items()})
 
 
 def _operations(replay, at: int) -> list[Operation]:

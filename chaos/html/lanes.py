@@ -17,7 +17,7 @@ _ZEROS = re.compile(r"0{10,}([0-9])")
 STYLE = """
 .lanes{display:grid;grid-template-columns:minmax(84px,max-content) minmax(0,1fr);border:1px solid var(--line);border-radius:6px;overflow:hidden;margin:8px 0}
 .lanes .names{background:var(--panel);border-right:1px solid var(--line);max-width:230px}.lanes .names div{height:28px;line-height:28px;padding:0 8px;white-space:nowrap;
-overflow:hidden;text-overflow:ellipsis;font-size:.8rem}.lanes .names div:nth-child(-n+2){font-weight:600}.lanes .view{overflow-x:auto}
+overflow:hidden;text-overflow:ellipsis;font-size:.8rem}.lanes .names div:nth-child(-n+2){font-weight:600}.lanes .view{overflow-x:auto}.lanes svg{min-width:100%}
 .lanes text{font:12px system-ui,"DejaVu Sans",sans-serif;fill:var(--text)}.lanes .row{stroke:var(--line)}.op{fill:var(--panel);stroke:var(--soft)}.op.setup{stroke-dasharray:3 3}
 .m{stroke-width:1.5}.durable{fill:var(--good);stroke:var(--good)}.kept{fill:var(--blue);stroke:var(--blue)}.torn{fill:var(--warn);stroke:var(--warn)}
 .lost{fill:var(--bad-bg);stroke:var(--bad)}.never{fill:none;stroke:var(--soft);opacity:.45}.x{stroke:var(--bad);stroke-width:2}
@@ -46,8 +46,8 @@ def draw(facts: Facts, at: int, fault: str) -> str:
     height = LANE * (2 + len(names))
     crash_x = (xs[at] if at < len(xs) else width) - STEP / 2
     out = [f'<svg width="{width:.0f}" height="{height}" role="img" aria-label="time line of {len(facts.events)} effects and syncs; the crash comes after {at}">',
-           f'<rect class="after" x="{crash_x}" y="0" width="{max(0, width - crash_x):.0f}" height="{height}"/>']
-    out += (f'<line class="row" x1="0" x2="{width:.0f}" y1="{LANE * row}" y2="{LANE * row}"/>' for row in range(1, 2 + len(names)))
+           f'<rect class="after" x="{crash_x}" y="0" width="100%" height="{height}"/>']
+    out += (f'<line class="row" x1="0" x2="100%" y1="{LANE * row}" y2="{LANE * row}"/>' for row in range(1, 2 + len(names)))
     out += _operations(facts, xs, at)
     out += (_mark(index, facts, xs[index], LANE * (2 + lanes[index]) + LANE / 2) for index in range(len(facts.events)) if index in lanes)
     words = "power lost" if fault == "F2" else "process killed"

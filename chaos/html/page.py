@@ -10,7 +10,7 @@ STYLE = """
 --good:#5ad19a;--good-bg:#12301f;--warn:#f2b950;--warn-bg:#37290d;--bad:#ff8085;--bad-bg:#421a1e;--blue:#5f9fe8;--violet:#a68bea}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1120px;padding:0 16px 64px;background:var(--bg);color:var(--text);font:15px/1.5 system-ui,-apple-system,"Segoe UI",
-"DejaVu Sans",sans-serif;overflow-wrap:anywhere}
+"DejaVu Sans",sans-serif;overflow-wrap:break-word}
 h1{font-size:1.55rem;line-height:1.2;margin:28px 0 10px}h2{font-size:1.15rem;margin:36px 0 8px}h3{font-size:1rem;margin:20px 0 6px}
 p{margin:6px 0}a{color:var(--link)}.soft{color:var(--soft)}small{font-size:.82rem}
 code,pre,.mono{font-family:ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:.82rem}
@@ -26,7 +26,7 @@ nav{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:.88rem;margin:12px 0}
 table{border-collapse:collapse;width:100%;font-size:.88rem}
 th,td{text-align:left;padding:5px 10px;border-top:1px solid var(--line);vertical-align:top}
 thead th{border-top:0;background:var(--panel);font-weight:600;white-space:nowrap}tbody:first-child tr:first-child>*{border-top:0}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th.n,td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 details{border:1px solid var(--line);border-radius:6px;padding:0 12px;margin:8px 0}summary{cursor:pointer;padding:8px 0;font-weight:600}
 details[open]{padding-bottom:10px}svg{display:block}
 .key{display:flex;flex-wrap:wrap;gap:2px 18px;color:var(--soft);font-size:.84rem;margin:6px 0}
@@ -64,11 +64,13 @@ def facts(pairs: Iterable[tuple[str, object]]) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, of: str) -> str:
     """A table of plain values; numbers to the right. `of` names it for a screen reader."""
-    lines = [f'<div class="scroll"><table aria-label="{escape(of)}"><thead><tr>', *(f"<th>{escape(name)}</th>" for name in head),
-             "</tr></thead><tbody>"]
+    rows = list(rows)
+    numeric = {place for place in range(len(head)) if rows and all(isinstance(row[place], (int, float)) for row in rows)}
+    classes = [" class=n" if place in numeric else "" for place in range(len(head))]
+    lines = [f'<div class="scroll"><table aria-label="{escape(of)}"><thead><tr>',
+             *(f"<th{each}>{escape(name)}</th>" for each, name in zip(classes, head, strict=True)), "</tr></thead><tbody>"]
     for row in rows:
-        cells = (f'<td{" class=n" if isinstance(value, (int, float)) else ""}>{escape(number(value))}</td>' for value in row)
-        lines.append(f"<tr>{''.join(cells)}</tr>")
+        lines.append("<tr>" + "".join(f"<td{each}>{escape(number(value))}</td>" for each, value in zip(classes, row, strict=True)) + "</tr>")
     return "".join([*lines, "</tbody></table></div>"])
 
 

@@ -52,7 +52,7 @@ class Limits(NamedTuple):
     coverage_rows: int
 
 
-GENEROUS, SPARE = Limits(10, 60, True, 24, 400), Limits(3, 20, False, 8, 100)
+LIMITS = Limits(10, 60, True, 24, 400), Limits(3, 20, False, 8, 100), Limits(1, 5, False, 2, 20)
 
 
 def write(report, directory: Path) -> Path:
@@ -65,9 +65,10 @@ def write(report, directory: Path) -> Path:
 
 
 def render(report) -> str:
-    text = _render(report, GENEROUS)
-    if len(text.encode()) >= BYTES_MAX:
-        text = _render(report, SPARE)
+    for limits in LIMITS:
+        text = _render(report, limits)
+        if len(text.encode()) < BYTES_MAX:
+            break
     return text
 
 
@@ -107,7 +108,7 @@ def _head(report) -> Iterator[str]:
 
 
 def _broken(report, limits: Limits) -> Iterator[str]:
-    broken = [(key, row) for key, row in sorted(report.rows.items(), key=_row_order) if row.broken]
+    broken = _broken_rows(report)
     plans = _plans(report)
     if not broken and not plans:
         return
@@ -129,6 +130,10 @@ def _broken(report, limits: Limits) -> Iterator[str]:
     for path in plans:
         if path not in told:
             yield f"<section class=failure>{_plan(path, plans[path], told, len(told) < limits.stories)}</section>"
+
+
+def _broken_rows(report) -> list[tuple]:
+    return [(key, row) for key, row in sorted(report.rows.items(), key=_row_order) if row.broken]
 
 
 def _finding(finding) -> str:
@@ -179,14 +184,15 @@ def _verdicts(report, limits: Limits) -> Iterator[str]:
            "<b class=bad>BROKEN</b>: more than that.</p>")
     if not report.rows:
         yield "<p>Nothing was judged.</p>"
+    told = {key for key, _ in _broken_rows(report)[:limits.failures]}
     for layer in sorted({key[0] for key in report.rows}):
         rows = {key: row for key, row in sorted(report.rows.items(), key=_row_order) if key[0] == layer}
         yield f"<h3>{escape(layer)} layer</h3>"
         yield "<button data-news>Show only rows with losses or breaks</button>"
-        yield _verdict_table(layer, rows, limits)
+        yield _verdict_table(layer, rows, limits, told)
 
 
-def _verdict_table(layer: str, rows: dict, limits: Limits) -> str:
+def _verdict_table(layer: str, rows: dict, limits: Limits, told: set[tuple]) -> str:
     policies = sorted({key[2] for key in rows})
     lines: dict[str, dict[str, dict]] = {}
     for (_, statement, policy, fault), row in rows.items():
@@ -200,18 +206,21 @@ def _verdict_table(layer: str, rows: dict, limits: Limits) -> str:
         out.append(f'<tbody><tr class=fault><th colspan="{len(policies) + 1}">{escape(words)}</th></tr>')
         for statement, cells in shown.items():
             out.append(f'<tr{"" if statement in loud else " class=quiet"}><td class=s><b>{escape(statement)}</b> {escape(_title(statement))}</td>')
-            out += (_cell(policy, cells.get(policy), (layer, statement, policy, fault)) for policy in policies)
+            for policy in policies:
+                where = layer, statement, policy, fault
+                out.append(_cell(policy, cells.get(policy), _anchor(where) if where in told else ""))
             out.append("</tr>")
         out.append("</tbody>")
     return "".join([*out, "</table></div>"])
 
 
-def _cell(policy: str, row, key: tuple) -> str:
+def _cell(policy: str, row, anchor: str) -> str:
     if row is None:
         return "<td></td>"
     if row.broken:
-        return (f'<td data-p="{escape(policy)}" class=bad><a class=bad href="#{_anchor(key)}">BROKEN {number(len(row.broken))}</a> '
-                f"<span>of {number(row.judged)}</span></td>")
+        words = f"BROKEN {number(len(row.broken))}"
+        link = f'<a class=bad href="#{anchor}">{words}</a>' if anchor else words
+        return f'<td data-p="{escape(policy)}" class=bad>{link} <span>of {number(row.judged)}</span></td>'
     if row.allowed:
         return f'<td data-p="{escape(policy)}" class=warn>held <span>{number(row.judged)}</span> +{number(row.allowed)} allowed</td>'
     return f'<td data-p="{escape(policy)}" class=good>held <span>{number(row.judged)}</span></td>'

@@ -77,11 +77,11 @@ def _crash(replay, known: Facts) -> Iterator[str]:
     crash = replay.plan["crash"]
     at = crash["after_events"]
     yield "<h2>What the crash made of it</h2>"
-    gone = [(f"#{index}", str(known.events[index]), fate.state, fate.how) for index, fate in enumerate(known.fates[:at]) if fate.state in (LOST, TORN)]
+    gone = [(f"#{index}", *_what(known.events[index]), fate.state, fate.how) for index, fate in enumerate(known.fates[:at]) if fate.state in (LOST, TORN)]
     unsynced = sum(fate.state not in ("durable", "sync") for fate in known.fates[:at])
     yield f"<p>{unsynced} of {at} lines of the write list were not covered by a sync; {len(gone)} of them did not come out as the page cache had them.</p>"
     if gone:
-        yield table(("effect", "what it was", "fate", "as the plan says"), gone, of="effects lost or torn")
+        yield table(("effect", "what", "file", "by", "fate", "as the plan says"), gone, of="effects lost or torn")
     if nested := replay.plan.get("inside_recovery"):
         yield "<p>Then it crashed again, inside recovery; the files below are as the last crash left them:</p>"
         yield bullets(f"after event {where} of recovery {number}: " + ("; ".join(" ".join(map(str, label)) for label in labels) or "nothing more was lost")
@@ -109,7 +109,7 @@ def _tells(path: str, replay, known: Facts) -> bool:
 
 def _file(path: str, replay, known: Facts) -> Iterator[str]:
     file = bytes_of(path, known, replay.crashed)
-    after = replay.recovered.after.get(path)
+    after = known.recovered.get(path)
     yield f'<section class=file><h3><code title="{escape(path)}">{escape(lanes.short(path, ROOT + "/"))}</code></h3>'
     if path in known.cached and path not in replay.crashed:
         yield "<p class=bad>Its directory entry is gone: nothing under this name was on the disk after the crash.</p>"
@@ -155,6 +155,11 @@ def _recovery(replay) -> Iterator[str]:
                  action.reason, action.statement) for action in report.actions), of=f"recovery of {topic}-{number}")
 
 
+def _what(event) -> tuple[str, str, str]:
+    """(what was done, to which file, by which function)."""
+    return str(event).partition(" by ")[0].replace(f" {event.path}", "", 1), lanes.short(event.path, ROOT + "/"), event.site
+
+
 def _write_list(replay, known: Facts) -> Iterator[str]:
     at = replay.plan["crash"]["after_events"]
     yield (f"<h2>The write list</h2><details><summary>{len(known.events)} effects and syncs, with the function that made each</summary>"
@@ -166,9 +171,9 @@ def _write_list(replay, known: Facts) -> Iterator[str]:
         if index in begins:
             yield f"<tr><td></td><td colspan=4><b>{escape(begins[index].name)}</b></td></tr>"
         fate = known.fates[index]
-        what = str(event).split(" by ")[0].replace(f" {event.path}", "", 1)
+        what, file, site = _what(event)
         state = "after the crash" if fate.state == NEVER else fate.state
-        yield (f'<tr id="e{index}"><td>#{index}</td><td>{escape(what)}</td><td>{escape(lanes.short(event.path, ROOT + "/"))}</td><td><code>{escape(event.site)}</code></td>'
+        yield (f'<tr id="e{index}"><td>#{index}</td><td>{escape(what)}</td><td>{escape(file)}</td><td><code>{escape(site)}</code></td>'
                f'<td class="st {fate.state}">{escape(state)}{escape(", " + fate.how if fate.how else "")}</td></tr>')
     if at >= len(known.events):
         yield "<tr class=crashed><td></td><td colspan=4>the crash</td></tr>"
