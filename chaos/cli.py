@@ -159,9 +159,6 @@ def proxy(upstream: str, listen: str, rules: Path | None) -> None:
 @click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="time for each mutant")
 @click.option("--sample", type=click.IntRange(min=1), help="so many of them, chosen by the seed, and one harmless change")
 @click.option("--seed", type=int, default=1, show_default=True, help="decides the sample, and the order of the hunt")
-@click.option("--sweep", is_flag=True, help="process layer: instead, SIGKILL at every system call (needs strace)")
-@click.option("--target", default="refbroker", show_default=True,
-              help="refbroker, kafka, or a .toml file (chaos/targets); for others the disk layer does not apply")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/mutants"), show_default=True, help="where the score goes")
 @click.argument("names", nargs=-1)
 def mutants(seconds: float, sample: int | None, seed: int, out: Path, names: tuple[str, ...]) -> None:

@@ -26,7 +26,9 @@ from chaos.disk.faults import CALLS, Fault
 from chaos.disk.lab import Lab, Limits
 from chaos.disk.profiles import WEAKEST
 
-QUICK, THOROUGH, LATER = Limits(24, 0, (WEAKEST,)), Limits(200, 16), Limits(40, 64, (WEAKEST,))
+QUICK = Limits(24, 0, (WEAKEST,), share=0.15)
+THOROUGH = Limits(200, 16)
+LATER = Limits(40, 64, (WEAKEST,), share=0.3)
 POLICY_ORDER = ("P3", "P0", "P1", "P2")
 WALK_LENGTHS = (3, 4, 5, 6)
 EXCEPTION = "exception"
@@ -101,7 +103,7 @@ def _struck(outcome: errors.SweepOutcome, fault: Fault) -> bool:
 
 
 def _findings(outcome: errors.SweepOutcome) -> Found:
-    return [(finding.statement, finding.text) for finding in outcome.findings]
+    return [(finding.statement, finding.evidence) for finding in outcome.findings]
 
 
 def hunt(seconds: float, seed: int, wanted: frozenset[str]) -> dict:
