@@ -1,8 +1,9 @@
 """How do the checkpoint files keep up with the partitions, without ever being ahead of them?
 
-Four files of one format (`checkpoints.py`), each for all partitions: recovery points (C3.1: never above what is durable), log
-starts, high watermarks, and how far logs are compacted. They are written together now and then, on any thread; and at
-once, by the event loop's thread, when a value must fall or an entry must go before something else may happen (C3.7).
+Four files of one format (`checkpoints.py`), each for all partitions: recovery points (C3.1: never above what is
+durable), log starts, high watermarks, and how far logs are compacted. They are written together now and then, on any
+thread; and at once, by the event loop's thread, when a value must fall or an entry must go before something else may
+happen (C3.7).
 
 1. What was collected before such a change is not written after it: each change raises the generation.
 2. A file whose content would not change is not written.

@@ -9,8 +9,8 @@ At the end (`truncate`), in this order:
 5. leader epochs and producer state are cut too (C4.4, C6.2).
 
 At the start (`retain`, `delete_records`):
-1. the log start offset rises in memory. DeleteRecords may be undone by a crash before the next checkpoint, which is allowed
-   (C3.5);
+1. the log start offset rises in memory. DeleteRecords may be undone by a crash before the next checkpoint, which is
+   allowed (C3.5);
 2. before segments are deleted, the log start offset is durable in its checkpoint: if power fails half way, and some of
    the deletions are undone, what has come back lies below it and goes at the next start (C9.5). So no hole;
 3. files are renamed to `.deleted`, the directory is synced, and some time later they are unlinked: a fetch in flight is
@@ -35,7 +35,9 @@ def truncate(partition, offset: int) -> int:
     if offset >= partition.log_end_offset:
         return partition.log_end_offset
     if offset < partition.log_start_offset:
-        raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, f"offset {offset}, the log begins at {partition.log_start_offset}")
+        raise KafkaError(
+            ErrorCode.OFFSET_OUT_OF_RANGE, f"offset {offset}, the log begins at {partition.log_start_offset}"
+        )
     kept = partition.segment_index(offset)
     segment = partition.segments[kept]
     found = segment.find(offset)

@@ -1,8 +1,8 @@
 """Whose data directory is this, what partitions are in it, and how are they opened, made, deleted and closed?
 
-A data directory holds `meta.properties` (whose it is), `.lock` (who has it open), the checkpoint files, the clean marker, and
-one directory per partition, `<topic>-<number>`. Deleted ones are called `<topic>-<number>.<id>-delete` until their files
-are unlinked, those that no topic claims `...-stray`.
+A data directory holds `meta.properties` (whose it is), `.lock` (who has it open), the checkpoint files, the clean
+marker, and one directory per partition, `<topic>-<number>`. Deleted ones are called `<topic>-<number>.<id>-delete`
+until their files are unlinked, those that no topic claims `...-stray`.
 
 Opening, in this order:
 1. it is refused, with one line and nothing changed, if it is not ours: not empty and without `meta.properties`, another
@@ -11,9 +11,9 @@ Opening, in this order:
 3. it is removed and the directory is synced, before anything is loaded or written (C2.10);
 4. the metadata log is recovered, then all others. One that is damaged is offline, the others are not (C2.5).
 
-Making a partition: its directory, `partition.metadata` and `leader-epoch-checkpoint` (both synced), the first segment; then
-its directory is synced, then this one. Nothing can be appended before that, so an append is never in a directory whose
-own entry could be lost (C1.3).
+Making a partition: its directory, `partition.metadata` and `leader-epoch-checkpoint` (both synced), the first
+segment; then its directory is synced, then this one. Nothing can be appended before that, so an append is never in a
+directory whose own entry could be lost (C1.3).
 
 Deleting: renamed, this directory synced, then its checkpoint entries are removed: a new partition of that name
 must not inherit them (C9.6).
@@ -51,7 +51,7 @@ METADATA_TOPIC = "__cluster_metadata"
 COMPACTED_TOPICS = ("__consumer_offsets", "__transaction_state")
 LOCK_FILE = ".lock"
 NAME_BYTES_MAX = 255  # of a file system's names
-OWN_FILES = (LOCK_FILE, "lost+found", f"{checkpoints.META_PROPERTIES}.tmp")  # may be in a directory that is still nobody's
+OWN_FILES = (LOCK_FILE, "lost+found", f"{checkpoints.META_PROPERTIES}.tmp")  # may be in a directory of nobody's
 
 _PARTITION = re.compile(r"([a-zA-Z0-9._-]+)-([0-9]{1,10})")
 _GOING = re.compile(r"(.+)\.([0-9a-f]{32})-(delete|stray|future)")
@@ -135,7 +135,8 @@ class LogDirectory:
         try:
             meta = checkpoints.read_meta_properties(disk, file)
             if meta is None and any(name not in OWN_FILES for name in names):
-                raise StartupError(f"{path} is not a data directory: it has files, but no {checkpoints.META_PROPERTIES}")
+                name = checkpoints.META_PROPERTIES
+                raise StartupError(f"{path} is not a data directory: it has files, but no {name}")
             for name in checkpoints.OFFSET_CHECKPOINTS:
                 file = f"{path}/{name}"
                 self._checkpoints.read(name)
@@ -211,8 +212,9 @@ class LogDirectory:
             return False
         if file_name(0) in names and self.disk.open(f"{directory}/{file_name(0)}", readonly=True).size:
             return False
+        path = f"{directory}/{checkpoints.PARTITION_METADATA}"
         try:
-            return checkpoints.read_partition_metadata(self.disk, f"{directory}/{checkpoints.PARTITION_METADATA}") is None
+            return checkpoints.read_partition_metadata(self.disk, path) is None
         except InvalidFile:
             return True
 
@@ -341,8 +343,8 @@ class LogDirectory:
         self._to_delete.append((due_ms, path))
 
     def sweep(self, now_ms: int) -> int:
-        """Unlink what was deleted long enough ago; how many files and directories. A crash before may bring them back: the
-        next start unlinks them (C9.5)."""
+        """Unlink what was deleted long enough ago; how many files and directories. A crash before may bring them
+        back: the next start unlinks them (C9.5)."""
         due = [path for due_ms, path in self._to_delete if due_ms <= now_ms]
         self._to_delete = [entry for entry in self._to_delete if entry[0] > now_ms]
         for path in due:
@@ -362,7 +364,8 @@ class LogDirectory:
     # ------------------------------------------------------------ checkpoints, close
 
     def checkpoint(self) -> None:
-        """Write the checkpoint files that have changed: recovery points, log starts, high watermarks. Raises KafkaError."""
+        """Write the checkpoint files that have changed: recovery points, log starts, high watermarks. Raises
+        KafkaError."""
         self._check_online()
         try:
             self.begin_checkpoint()()
@@ -395,8 +398,8 @@ class LogDirectory:
             partition.go_offline(self.offline)
 
     def close(self, clean: bool = True, broker_epoch: int = 0, mapper: Callable = map) -> bool:
-        """Let go of the directory. Whether the stop is a clean one, after which the next start has nothing to recover. With
-        the `map` of an executor, the partitions are synced in parallel."""
+        """Let go of the directory. Whether the stop is a clean one, after which the next start has nothing to
+        recover. With the `map` of an executor, the partitions are synced in parallel."""
         try:
             return clean and self._seal(broker_epoch, mapper)
         finally:

@@ -1,8 +1,8 @@
 """A flush has failed, the process was started again, and the files look fine. What may be believed of them?
 
-What was synced before; nothing else. After a failed fsync Linux may keep a page in memory, marked as written, that never
-reached the disk: whoever reads it sees the right bytes, the next fsync succeeds, and the page is lost with the power
-(C1.13). Records appended behind it would be acknowledged as durable, behind a hole to be.
+What was synced before; nothing else. After a failed fsync Linux may keep a page in memory, marked as written, that
+never reached the disk: whoever reads it sees the right bytes, the next fsync succeeds, and the page is lost with the
+power (C1.13). Records appended behind it would be acknowledged as durable, behind a hole to be.
 
 So a directory that goes offline leaves a note in itself. It need not survive a power cut: after that, reading tells the
 truth again. Where the next start finds the note, recovery writes every segment that is not known to be durable anew:

@@ -1,15 +1,16 @@
 """When is a write durable, and who waits for it?
 
 An append ends in the page cache. A `FlushJob` is the list of what must be synced so that everything below its `end`
-survives a power cut: the active `.log`; for each segment that was rolled since, its `.log`, `.index`, `.timeindex` and the
-producer snapshot at its end (C3.2, C5.8); the partition's directory where files were created. `Partition.begin_flush`
-makes the list, `run` works it off (fsyncs only, so it may run on another thread), `Partition.finish_flush` draws the
-conclusion, unless a truncation has come in between (C3.6).
+survives a power cut: the active `.log`; for each segment that was rolled since, its `.log`, `.index`, `.timeindex`
+and the producer snapshot at its end (C3.2, C5.8); the partition's directory where files were created.
+`Partition.begin_flush` makes the list, `run` works it off (fsyncs only, so it may run on another thread),
+`Partition.finish_flush` draws the conclusion, unless a truncation has come in between (C3.6).
 
 The `Flusher` decides when:
 
-1. `durable` (flush.messages=N, before an acknowledgement): **group commit**. One flush per partition is in flight; whoever
-   comes meanwhile waits for the next one, which serves all of them together. Different partitions flush in parallel.
+1. `durable` (flush.messages=N, before an acknowledgement): **group commit**. One flush per partition is in flight;
+   whoever comes meanwhile waits for the next one, which serves all of them together. Different partitions flush in
+   parallel.
 2. flush.ms: a loop looks at all partitions every `period_ms`, and flushes those whose oldest unflushed append is older.
    An acked record is durable after flush.ms + the period + one fsync (C1.5).
 3. A segment that was rolled is flushed in the background, whatever the policy (C1.6).
@@ -17,8 +18,8 @@ The `Flusher` decides when:
 A flush that fails takes the log directory offline, and whoever waits gets KAFKA_STORAGE_ERROR: a later fsync that
 succeeds would prove nothing (C1.13).
 
-Apache Kafka differs: flush.messages is synced by the request's own thread, each append for itself; flush.ms does nothing
-unless log.flush.scheduler.interval.ms is set; a flush is believed whatever a truncation did meanwhile.
+Apache Kafka differs: flush.messages is synced by the request's own thread, each append for itself; flush.ms does
+nothing unless log.flush.scheduler.interval.ms is set; a flush is believed whatever a truncation did meanwhile.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from typing import Protocol
 
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log.disk import Disk
+from refbroker.log.segment import Segment
 
 THREADS_MAX = 8  # fsyncs in flight over all partitions; a disk gains little beyond
 PERIOD_MS_MAX = 60_000  # without any flush.ms, look so often
@@ -39,20 +41,32 @@ class Syncable(Protocol):
 
 
 class FlushJob:
-    """What to sync, and what is then durable: everything below `end`, which lies at `position` of segment `base_offset`."""
+    """What to sync, and what is then durable: everything below `end`, which lies at `position` of segment
+    `base_offset`."""
 
     __slots__ = ("disk", "files", "directory", "end", "base_offset", "position", "segments", "generation", "entries")
 
-    def __init__(self, disk: Disk, files: list[Syncable], directory: str | None, end: int, base_offset: int, position: int):
+    def __init__(
+        self, disk: Disk, files: list[Syncable], directory: str | None, end: int, base_offset: int, position: int
+    ):
         self.disk = disk
         self.files = files
         self.directory = directory
         self.end = end
         self.base_offset = base_offset
         self.position = position
-        self.segments: list = []  # rolled ones that are finished with it
+        self.segments: list[Segment] = []  # rolled ones that are finished with it
         self.generation = 0
         self.entries = 0
+
+    def add_rolled(self, segment: Segment) -> None:
+        """A rolled segment's data, and what else must be durable before the recovery point on disk may pass it."""
+        self.files.append(segment.file)
+        try:
+            self.files += segment.heal_indexes()
+        except OSError:  # no space for an index: the segment's turn comes with a later flush
+            return
+        self.segments.append(segment)
 
     def run(self) -> None:
         """Raises OSError. Reads nothing of the partition: safe on another thread."""
@@ -78,7 +92,8 @@ class FlushTarget(Protocol):
 class Flusher:
     """Runs flushes on a few threads; itself it lives on the event loop.
 
-    `partitions` gives all partitions, for flush.ms; `clock` wall milliseconds; `period_ms` how often to look for due ones.
+    `partitions` gives all partitions, for flush.ms; `clock` wall milliseconds; `period_ms` how often to look for due
+    ones.
     """
 
     def __init__(
@@ -149,6 +164,7 @@ class Flusher:
         task = self._in_flight.get(partition)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._run(partition, upto))
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # also where nobody waits
             self._in_flight[partition] = task
         return task
 

@@ -38,7 +38,8 @@ def segment_offsets(names: list[str]) -> list[int]:
 
 
 def finish_swaps(disk: Disk, directory: str, report: RecoveryReport) -> None:
-    """Bring compactions that had finished to their end: the segments they replace go, durably, then they get their names."""
+    """Bring compactions that had finished to their end: the segments they replace go, durably, then they get their
+    names."""
     names = disk.list(directory)
     unfinished = [int(match[1]) for match in map(_CLEANED.fullmatch, names) if match]
     for match in filter(None, map(_SWAP.fullmatch, names)):

@@ -2,21 +2,22 @@
 
 A partition is a directory of segments. It has one owner, the event loop's thread: nothing in here waits, so nothing in
 here needs a lock. Four offsets describe it, all of the next record: log start offset <= last stable offset <= high
-watermark <= log end offset (C4.1). The fifth, the recovery point, is the durable end: everything below it has been synced,
-with its directory entry.
+watermark <= log end offset (C4.1). The fifth, the recovery point, is the durable end: everything below it has been
+synced, with its directory entry.
 
 An append, in this order:
 1. everything is validated; nothing has been changed if it is refused;
 2. the segment is rolled if it must be; a leader epoch that is new since an unclean start is made durable (C2.8);
 3. offsets and epoch are stamped into the batch, in place, and one `writev` puts it at the end of the log;
-4. only now do indexes, producer state and log end offset change (C6.3). If 3 fails, the file is as long as it was (C1.14).
+4. only now do indexes, producer state and log end offset change (C6.3). If 3 fails, the file is as long as it was
+   (C1.14).
 
 The high watermark follows the log end offset; under flush.messages=1 it follows the durable end, so what a consumer
 sees is on the disk.
 
-An error that goes away by itself (no space, no descriptor) fails the request. Any other error of the disk takes the whole
-log directory offline; so does a failed fsync (C1.13), and an append that could not be undone. A batch that can no longer
-be read takes this partition offline.
+An error that goes away by itself (no space, no descriptor) fails the request. Any other error of the disk takes the
+whole log directory offline; so does a failed fsync (C1.13), and an append that could not be undone. A batch that can
+no longer be read takes this partition offline.
 
 Apache Kafka differs: with replication and flush.messages=1 a consumer may see what the leader's disk does not have yet;
 the finished segment's index is not synced before the recovery point passes it.
@@ -183,9 +184,9 @@ class Partition:
         return True
 
     def _roll(self, now_ms: int) -> None:
-        """Finish the active segment, begin the next. Recovery takes a segment that another one follows, and that the recovery
-        point has reached, for durable with its indexes and snapshot. If it has been reached already, they are synced
-        before the new file is made; else by the flush that lets the recovery point pass (C3.2, C5.8)."""
+        """Finish the active segment, begin the next. Recovery takes a segment that another one follows, and that the
+        recovery point has reached, for durable with its indexes and snapshot. If it has been reached already, they
+        are synced before the new file is made; else by the flush that lets the recovery point pass (C3.2, C5.8)."""
         old, end = self.active, self.log_end_offset
         self.sealed = False
         old.seal()
@@ -212,15 +213,15 @@ class Partition:
     # ------------------------------------------------------------ read
 
     def read(self, offset: int, max_bytes: int, *, upto: str | None = None, min_one: bool = False) -> FetchSlice:
-        """What a fetch from `offset` gets: nothing at or above the high watermark (C4.2), or with upto="log_end" the log
-        end. `min_one`: the first batch in any case. Raises KafkaError."""
+        """What a fetch from `offset` gets: nothing at or above the high watermark (C4.2), or with upto="log_end" the
+        log end. `min_one`: the first batch in any case. Raises KafkaError."""
         if self.offline is not None:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self.offline)
         high = self.high_watermark
         if not self.log_start_offset <= offset <= self.log_end_offset:
             raise KafkaError(
                 ErrorCode.OFFSET_OUT_OF_RANGE,
-                f"offset {offset}, the log of {self.topic}-{self.number} has {self.log_start_offset} to {self.log_end_offset}",
+                f"offset {offset}, {self.topic}-{self.number} has {self.log_start_offset} to {self.log_end_offset}",
             )
         region = None
         if upto is None:
@@ -230,7 +231,9 @@ class Partition:
             region = self._region(offset, max_bytes, self.active.base_offset, self.active.size, min_one)
         return FetchSlice(region, high, high, self.log_start_offset, self.log_end_offset)
 
-    def _region(self, offset: int, max_bytes: int, end_base: int, end_position: int, min_one: bool) -> FileRegion | None:
+    def _region(
+        self, offset: int, max_bytes: int, end_base: int, end_position: int, min_one: bool
+    ) -> FileRegion | None:
         segment, position, first_bytes = self.active, self._tail.get(offset), 0
         try:
             if position is None:
@@ -258,7 +261,7 @@ class Partition:
         return max(0, bisect_right(self.segments, offset, key=lambda segment: segment.base_offset) - 1)
 
     def read_batches(self, offset: int, upto: int | None = None) -> Iterator[Batch]:
-        """Whole, checked batches from the one that holds `offset` up to `upto` (the log end): for replays. Raises KafkaError."""
+        """Whole, checked batches from the one that holds `offset` up to `upto` (the log end). Raises KafkaError."""
         upto = self.log_end_offset if upto is None else upto
         try:
             for segment in self.segments[self.segment_index(offset) :]:
@@ -274,11 +277,11 @@ class Partition:
             raise self._failed(error) from error
 
     def offset_for_time(self, timestamp: int) -> tuple[int, int, int] | None:
-        """(timestamp, offset, leader epoch) of the earliest visible record that is not older (C5.4). Raises KafkaError."""
+        """(timestamp, offset, leader epoch) of the earliest visible record that is not older. Raises KafkaError."""
         return self._looked_up(times.offset_for_time, timestamp)
 
     def offset_of_max_timestamp(self) -> tuple[int, int, int] | None:
-        """(timestamp, offset, leader epoch) of the first visible record with the largest timestamp. Raises KafkaError."""
+        """(timestamp, offset, leader epoch) of the first visible record with the largest timestamp."""
         return self._looked_up(times.offset_of_max_timestamp)
 
     def _looked_up(self, lookup, *arguments: int):
@@ -298,10 +301,16 @@ class Partition:
     # ------------------------------------------------------------ flush
 
     def begin_flush(self, upto: int | None = None) -> FlushJob | None:
-        """What to sync so that everything below `upto` (the log end) is durable; None where nothing is to do. With `upto`
-        only segments that were rolled before it are looked at."""
+        """What to sync so that everything below `upto` (the log end) is durable; None where nothing is to do. With
+        `upto` only segments that were rolled before it are looked at. Raises KafkaError."""
         if self.offline is not None:
             return None
+        try:
+            return self._begin_flush(upto)
+        except OSError as error:  # a file of a rolled segment could not be opened
+            raise self._failed(error) from error
+
+    def _begin_flush(self, upto: int | None) -> FlushJob | None:
         if upto is None:
             end, active = self.log_end_offset, self.active
             if end <= self.recovery_point and not self.unfinished:
@@ -316,8 +325,7 @@ class Partition:
                 return None
             job = FlushJob(self.disk, [], None, rolled[-1].next_offset, rolled[-1].next_offset, 0)
         for segment in rolled:
-            job.files.append(segment.file)
-            self._finish(segment, job)
+            job.add_rolled(segment)
         job.files += self.unsynced_snapshots
         if upto is None and self.active.size:
             job.files.append(self.active.file)
@@ -326,16 +334,8 @@ class Partition:
         job.generation, job.entries = self.generation, self._entries_made
         return job
 
-    def _finish(self, segment: Segment, job: FlushJob) -> None:
-        """The job also syncs what else a rolled segment needs, before the recovery point on disk may pass it."""
-        try:
-            job.files += segment.heal_indexes()
-        except OSError:  # no space for an index: its turn comes with a later flush
-            return
-        job.segments.append(segment)
-
     def finish_flush(self, job: FlushJob, error: OSError | None = None) -> None:
-        """The job ran, or failed. Nothing is believed of a flush that a truncation overtook (C3.6), nor after an error."""
+        """The job ran, or failed. Nothing is believed of a flush that a truncation overtook (C3.6)."""
         if self.deleted:  # its files are gone, and nobody waits for them
             return
         if error is not None:
@@ -379,8 +379,8 @@ class Partition:
 
     @property
     def checkpoint_offset(self) -> int:
-        """What may be written as recovery point (C3.1): no further than the first rolled segment that is not finished, so
-        that recovery looks at it again."""
+        """What may be written as recovery point (C3.1): no further than the first rolled segment that is not
+        finished, so that recovery looks at it again."""
         if not self.unfinished:
             return self.recovery_point
         return min(self.recovery_point, self.unfinished[0].next_offset - 1)

@@ -1,15 +1,16 @@
 """From whatever is in a partition's directory to a log that is valid, with a report of what was dropped and why.
 
-`recover` is a function of the directory, its recovery point and its log start offset. It first looks (nothing is changed),
-then decides, then acts; a crash at any step of the last leads to the same decision again (C2.10).
+`recover` is a function of the directory, its recovery point and its log start offset. It first looks (nothing is
+changed), then decides, then acts; a crash at any step of the last leads to the same decision again (C2.10).
 
 What it looks at:
 1. segments wholly below the log start offset are not part of the log any more (C9.5);
-2. segments below the one that holds the recovery point were durable and checked: their ends are looked at, so that a hole
-   between two segments is found (C2.2);
-3. from the segment that holds the recovery point on, every batch: length, magic, CRC, the next base offset, a leader epoch
-   that does not fall (C2.6). The first that fails ends the log (C2.3), zeros too (C2.7); so does the end of a segment that the
-   next one does not continue. All valid batches before it are kept (C2.4), what follows goes, later segments included;
+2. segments below the one that holds the recovery point were durable and checked: their ends are looked at, so that a
+   hole between two segments is found (C2.2);
+3. from the segment that holds the recovery point on, every batch: length, magic, CRC, the next base offset, a leader
+   epoch that does not fall (C2.6). The first that fails ends the log (C2.3), zeros too (C2.7); so does the end of a
+   segment that the next one does not continue. All valid batches before it are kept (C2.4), what follows goes, later
+   segments included;
 4. after a clean stop only the ends are looked at, of all segments. If they are not as the checkpoint says, the stop
    was not clean for this partition, and everything is checked.
 
@@ -20,17 +21,19 @@ What it decides:
 3. else the log is what was found, and after an unclean stop gets a leader epoch higher than any before it (C2.8).
 
 How it acts, in this order:
-1. leader epochs are saved, durably; the new one only before the first append (it is in `Content.epoch_unsaved`), so that
-   recovering twice changes nothing;
+1. leader epochs are saved, durably; the new one only before the first append (it is in `Content.epoch_unsaved`), so
+   that recovering twice changes nothing;
 2. segments that go are unlinked, the highest first, with all leftovers, and the directory is synced;
-3. the last segment is cut and synced (or written anew, where a flush has failed before), before anything can be appended to it;
+3. the last segment is cut and synced (or written anew, where a flush has failed before), before anything can be
+   appended to it;
 4. the indexes of what was checked become what its batches give; nothing is written where they are that already (C5.5);
-5. producer state: newest usable snapshot, then the log behind it (C6.1, C6.2, R13). The directory is synced again if snapshots went.
+5. producer state: newest usable snapshot, then the log behind it (C6.1, C6.2, R13). The directory is synced again if
+   snapshots went.
 
 What was kept but never synced stays so: the recovery point does not move (C3.1), and the next flush covers it.
 
-Apache Kafka differs: it does not look for holes between segments, does not check base offsets and epochs on every batch,
-truncates also below the recovery point, and drops a whole segment where one entry does not fit its index.
+Apache Kafka differs: it does not look for holes between segments, does not check base offsets and epochs on every
+batch, truncates also below the recovery point, and drops a whole segment where one entry does not fit its index.
 """
 
 from collections.abc import Callable
@@ -63,7 +66,7 @@ class Survey:
     reason: str | None = None  # why the log ends before the files do
     statement: str = "C2.3"
     position: int = 0
-    epochs: list[tuple[int, int]] = field(default_factory=list)  # (epoch, first offset) in the batches that were checked
+    epochs: list[tuple[int, int]] = field(default_factory=list)  # (epoch, first offset) in what was checked
     epoch_max: int = -1  # the largest in anything, also in what is dropped
 
     @property
@@ -86,8 +89,9 @@ def recover(
     lower_recovery_point: Callable[[int], None] = lambda offset: None,
     producer_expiration_ms: int = 86_400_000,
 ) -> tuple[Content, RecoveryReport]:
-    """The log, and how it was found. `lower_recovery_point` makes a lower one durable before anything that was durable is
-    cut (C3.7). `distrust`: a flush has failed before, see distrust.py. Raises PartitionDamaged, OSError."""
+    """The log, and how it was found. `lower_recovery_point` makes a lower one durable before anything that was
+    durable is cut (C3.7). `distrust`: a flush has failed before, see distrust.py. Raises PartitionDamaged,
+    OSError."""
     report = RecoveryReport(directory, recovery_point=recovery_point)
     names = disk.list(directory)
     if any(name.endswith(".log.swap") for name in names):
@@ -151,9 +155,10 @@ def _look(
     epoch, expected = -1, None
     for index, segment in enumerate(segments):
         whole = index >= from_index and not clean
-        if expected is not None and (segment.base_offset < expected or (segment.base_offset > expected and not compacted)):
-            what = "overlaps" if segment.base_offset < expected else "leaves a hole behind"
-            found.reason = f"{file_name(segment.base_offset)} {what} the segment before it, which ends at {expected}"
+        base_offset = segment.base_offset
+        if expected is not None and (base_offset < expected or (base_offset > expected and not compacted)):
+            what = "overlaps" if base_offset < expected else "leaves a hole behind"
+            found.reason = f"{file_name(base_offset)} {what} the segment before it, which ends at {expected}"
             found.statement, found.position = "C2.2", found.segments[-1].size
             found.dropped = segments[index:]
             break
@@ -192,7 +197,8 @@ def _refuse_or_report(
     reason = found.reason or f"the log ends here, but was durable up to offset {recovery_point}"
     if not accept_loss:
         raise PartitionDamaged(f"{directory}/{name}", found.position, found.end_offset, reason)
-    report.add(name, "cut", 0, (found.end_offset, recovery_point), f"durable records are lost, accepted: {reason}", "C2.5")
+    lost = found.end_offset, recovery_point
+    report.add(name, "cut", 0, lost, f"durable records are lost, accepted: {reason}", "C2.5")
 
 
 # ---------------------------------------------------------------- act
@@ -252,10 +258,11 @@ def _epochs_of(segment: Segment) -> list[tuple[int, int]]:
 def _drop(disk: Disk, directory: str, names: list[str], found: Survey, report: RecoveryReport) -> None:
     """Unlink what is no part of the log, from the end, and make that durable."""
     for segment in reversed(found.dropped):
-        offsets = (segment.base_offset, segment.next_offset)
-        report.add(file_name(segment.base_offset), "dropped", segment.size, offsets, f"behind the end of the log: {found.reason}", "C2.3")
+        name, offsets = file_name(segment.base_offset), (segment.base_offset, segment.next_offset)
+        report.add(name, "dropped", segment.size, offsets, f"behind the end of the log: {found.reason}", "C2.3")
     for segment in found.stale:
-        report.add(file_name(segment.base_offset), "dropped", segment.size, None, "wholly below the log start offset", "C9.5")
+        name = file_name(segment.base_offset)
+        report.add(name, "dropped", segment.size, None, "wholly below the log start offset", "C9.5")
     remove_segments(disk, directory, found.stale + found.dropped)
     if leftovers.drop(disk, directory, disk.list(directory) if found.stale or found.dropped else names, report):
         disk.sync_dir(directory)
@@ -291,7 +298,8 @@ def _repair(disk: Disk, directory: str, found: Survey, clean: bool, report: Reco
         excess = segment.file.size - segment.size
         if excess:
             end = found.finding.end_behind if found.finding else segment.next_offset
-            report.add(name, "cut", excess, (segment.next_offset, max(end, segment.next_offset)), found.reason, found.statement)
+            offsets = segment.next_offset, max(end, segment.next_offset)
+            report.add(name, "cut", excess, offsets, found.reason, found.statement)
             segment.file.truncate(segment.size)
             segment.file.sync()
     return [segment for segment in found.segments[:-1] if segment.base_offset in found.checked]
@@ -301,7 +309,8 @@ def _producers(
     disk: Disk, directory: str, segments: list[Segment], unfinished: list[Segment], producers: ProducerStates,
     log_start_offset: int, now_ms: int, report: RecoveryReport,
 ) -> list:  # fmt: skip
-    """Load and replay. Returns the snapshots at the ends of unfinished segments, which their flush must cover (C3.2)."""
+    """Load and replay. Returns the snapshots at the ends of unfinished segments, which their flush must cover
+    (C3.2)."""
     end_offset = segments[-1].next_offset
     loaded = producers.load(disk, directory, segments[0].base_offset, end_offset, now_ms)
     for name, reason in loaded.removed:

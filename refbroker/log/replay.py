@@ -1,8 +1,8 @@
 """What does the log itself say about its producers?
 
-Producer state is a function of the log (C6.1). A snapshot gives it at some offset, with the last batch of each producer;
-`replay` follows the log from there on. `remember` looks at the log just before the snapshot, for up to five batches of
-each producer: a client may retry any of them, also after a restart (C6.4).
+Producer state is a function of the log (C6.1). A snapshot gives it at some offset, with the last batch of each
+producer; `replay` follows the log from there on. `remember` looks at the log just before the snapshot, for up to five
+batches of each producer: a client may retry any of them, also after a restart (C6.4).
 
 Apache Kafka differs: after a restart it knows only the last batch before the snapshot.
 """

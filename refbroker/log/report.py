@@ -18,7 +18,8 @@ class Action(NamedTuple):
     statement: str
 
     def __str__(self) -> str:
-        offsets = f", offsets {self.offsets[0]} to {self.offsets[1] - 1}" if self.offsets and self.offsets[0] < self.offsets[1] else ""
+        first, end = self.offsets or (0, 0)
+        offsets = f", offsets {first} to {end - 1}" if first < end else ""
         return f"{self.file}: {self.what} ({self.bytes} bytes{offsets}): {self.reason} [{self.statement}]"
 
 
@@ -33,7 +34,9 @@ class RecoveryReport:
     scanned_bytes: int = 0
     actions: list[Action] = field(default_factory=list)
 
-    def add(self, file: str, what: str, bytes: int, offsets: tuple[int, int] | None, reason: str, statement: str) -> None:
+    def add(
+        self, file: str, what: str, bytes: int, offsets: tuple[int, int] | None, reason: str, statement: str
+    ) -> None:
         self.actions.append(Action(file, what, bytes, offsets, reason, statement))
 
     @property
@@ -42,7 +45,9 @@ class RecoveryReport:
         return [action for action in self.actions if action.offsets is not None and action.what in ("dropped", "cut")]
 
     def __str__(self) -> str:
-        how = "clean stop" if self.clean else f"{self.scanned_bytes} bytes checked from recovery point {self.recovery_point}"
+        how = "clean stop"
+        if not self.clean:
+            how = f"{self.scanned_bytes} bytes checked from recovery point {self.recovery_point}"
         head = (
             f"{self.directory}: offsets {self.log_start_offset} to {self.log_end_offset}, "
             f"leader epoch {self.leader_epoch}; {how}"

@@ -7,8 +7,8 @@ A decision, and nothing else: `deletable` counts segments from the oldest on tha
    is larger than retention.bytes even without it;
 3. and all before it may be deleted: a log never gets a hole (C3.5).
 
-The active segment may go like any other if it has records; the caller rolls it first. Rule 2 by age and size only holds where
-cleanup.policy includes delete. A segment without timestamps is as old as this process knows it.
+The active segment may go like any other if it has records; the caller rolls it first. Rule 2 by age and size only
+holds where cleanup.policy includes delete. A segment without timestamps is as old as this process knows it.
 
 Apache Kafka differs: it takes the file's modification time where records have no timestamps.
 """

@@ -6,9 +6,9 @@ Walks over a file, all from a position that is the start of a batch:
    more than a chunk. It trusts the bytes: it is for files that were checked or written by this process.
 2. `checked`: every byte is read, and every batch passes length, magic, size and CRC (C2.6). Recovery walks this way.
 
-`batches` is `checked` for those who read the records too. All end at `end`. Where the bytes there are no whole batch they raise `CorruptBatch` (`IncompleteBatch` for a batch
-that the file's end cuts off) whose `position` is the one in the file. Memory is bounded by a chunk, also where
-a batch claims to be larger: its CRC is computed piece by piece.
+`batches` is `checked` for those who read the records too. All end at `end`. Where the bytes there are no whole batch
+they raise `CorruptBatch` (`IncompleteBatch` for a batch that the file's end cuts off) whose `position` is the one in
+the file. Memory is bounded by a chunk, also where a batch claims to be larger: its CRC is computed piece by piece.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """How are the records of an offset range kept in files, and how is one of them found?
 
-A segment is a `.log` file of batches, one behind the other, named by its base offset in 20 digits, with an `.index` and a
-`.timeindex` beside it. The last segment of a partition is the active one: only it grows.
+A segment is a `.log` file of batches, one behind the other, named by its base offset in 20 digits, with an `.index`
+and a `.timeindex` beside it. The last segment of a partition is the active one: only it grows.
 
 1. The files of the indexes are derived. A failure to write one never fails an append: an entry that is missing makes a
    lookup slower, not wrong. A torn one is written anew.
@@ -39,7 +39,8 @@ def file_name(base_offset: int, suffix: str = LOG) -> str:
 
 
 class Damaged(OSError):
-    """A batch that was valid once is not any more: bit rot, or another program's doing (C2.5). One partition's trouble."""
+    """A batch that was valid once is not any more: bit rot, or another program's doing (C2.5). One partition's
+    trouble."""
 
     def __init__(self, path: str, error: CorruptBatch):
         super().__init__(errno.EIO, f"no valid batch at position {error.position}: {error.reason}", path)
@@ -162,7 +163,8 @@ class Segment:
     def should_roll(
         self, size: int, max_timestamp: int, last_offset: int, now_ms: int, config: LogConfig, roll_ms: int
     ) -> bool:
-        """Must `size` more bytes, up to `last_offset`, go to a new segment? By bytes, time, full index, offset overflow."""
+        """Must `size` more bytes, up to `last_offset`, go to a new segment? By bytes, time, full index, offset
+        overflow."""
         if not self.size:
             return last_offset - self.base_offset > RELATIVE_OFFSET_MAX
         if self.size > config.segment_bytes - size or self.size > POSITION_MAX - size:
@@ -171,7 +173,8 @@ class Segment:
             return True
         if self.age_ms(max_timestamp, now_ms) > roll_ms:
             return True
-        return self.offset_index.is_full(config.segment_index_bytes) or self.time_index.is_full(config.segment_index_bytes)
+        index_bytes = config.segment_index_bytes
+        return self.offset_index.is_full(index_bytes) or self.time_index.is_full(index_bytes)
 
     def age_ms(self, max_timestamp: int, now_ms: int) -> int:
         """How long a segment waits to be rolled: counted by its records' own timestamps where they have any."""
@@ -223,18 +226,17 @@ class Segment:
 
     def adopt_entries(self, entries: IndexEntries, active: bool) -> bool:
         """Recovery has seen every batch: the indexes become what these batches give. Whether a file was changed."""
-        changed = self._adopt(self.offset_index, INDEX, entries.offsets)
+        changed = self._adopt(self.offset_index, entries.offsets)
         growing = list(entries.times)  # while it grows, its last entry may be there already, or not yet
         finished = entries.finished_times()
-        changed |= self._adopt(self.time_index, TIME_INDEX, growing if active else finished, finished)
+        changed |= self._adopt(self.time_index, growing if active else finished, finished)
         self._max_timestamp, self._max_timestamp_offset = entries.max_timestamp, entries.max_timestamp_offset
         self.bytes_since_entry = entries.bytes_since_entry
         self._ready = self._exact = True
         return changed
 
-    def _adopt(self, index: OffsetIndex | TimeIndex, suffix: str, entries: list[tuple[int, int]], also_right=None) -> bool:
-        there = self.disk.exists(self.path_of(suffix))
-        if there:
+    def _adopt(self, index: OffsetIndex | TimeIndex, entries: list[tuple[int, int]], also_right=None) -> bool:
+        if self.disk.exists(index.path):
             try:
                 index.load()
             except CorruptIndex:
@@ -341,8 +343,8 @@ class Segment:
         return None
 
     def headers_since(self, timestamp: int) -> Iterator[tuple[int, Batch]]:
-        """(position, header) of all batches from one at or before the first that has a record of this time or later (C5.4);
-        none where no record is as young."""
+        """(position, header) of all batches from one at or before the first that has a record of this time or later
+        (C5.4); none where no record is as young."""
         if self.max_timestamp < timestamp:
             return iter(())
         try:

@@ -2,9 +2,9 @@
 
 Two looks, both change nothing and never raise for what they find:
 
-1. `check_segment` (not known to be durable): every batch, and beyond `scan.checked` also what no CRC covers: the base offset
-   must be the next one (in a compacted log: not before it), the leader epoch must not fall (C2.6). A batch without
-   a leader epoch (-1: another program wrote it) says nothing about epochs.
+1. `check_segment` (not known to be durable): every batch, and beyond `scan.checked` also what no CRC covers: the base
+   offset must be the next one (in a compacted log: not before it), the leader epoch must not fall (C2.6). A batch
+   without a leader epoch (-1: another program wrote it) says nothing about epochs.
 2. `end_of_segment` (durable): from the last index entry on, only the headers; from the start where the index
    leads to nothing. It finds a cut, zeros, and where the segment really ends (C2.2).
 
@@ -84,7 +84,8 @@ def end_of_segment(segment: Segment) -> Finding:
 
 
 def _walk(segment: Segment, start: int, indexed: int | None) -> Finding:
-    """Follow the headers from `start`, where an index entry says that a batch begins which ends at or before `indexed`."""
+    """Follow the headers from `start`, where an index entry says that a batch begins which ends at or before
+    `indexed`."""
     found = Finding(start, segment.base_offset)
     try:
         for position, batch in headers(segment.file, start, segment.size):

@@ -1,8 +1,8 @@
 """Which record of a partition has this time?
 
 Only records between the log start offset and the high watermark are answered with, and always the earliest that fits
-(C5.4). Segments are skipped by their largest timestamp, batches by the time index and then by their headers; only the one
-batch that must hold the answer is opened.
+(C5.4). Segments are skipped by their largest timestamp, batches by the time index and then by their headers; only the
+one batch that must hold the answer is opened.
 
 Apache Kafka differs: it answers an error where a batch cannot be opened; here its first offset, which is not too late.
 """
