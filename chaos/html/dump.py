@@ -23,7 +23,7 @@ STYLE = """
 .strip{width:100%;height:18px;border-radius:4px;background:var(--panel)}.bd{fill:var(--good)}.bk{fill:var(--blue)}.bt{fill:var(--warn)}.bl{fill:var(--bad)}.bx{fill:var(--violet)}
 pre.hex{line-height:1.55;max-height:60vh}.hex .k{text-decoration:underline;color:var(--blue)}.hex .l{text-decoration:line-through;color:var(--bad);background:var(--bad-bg)}
 .hex .t{color:var(--warn);background:var(--warn-bg);outline:1px solid var(--warn);outline-offset:-1px}.hex .x{color:var(--violet);text-decoration:overline}.hex .a{color:var(--soft)}
-@media (max-width:640px){pre.hex{font-size:10.5px;padding:8px 6px}.hex .text{display:none}}
+@media (max-width:640px){pre.hex{font-size:9.4px;padding:8px 6px}.hex .text{display:none}}
 """
 
 
@@ -78,12 +78,12 @@ def _rows(file: Bytes) -> Iterator[str]:
             folded, total = folded + 1, total + len(data[start:start + ROW])
             continue
         if folded:
-            yield f'<span class="a">          ... {total} bytes {"" if shown >= ROWS_MAX else "durable, "}not shown</span>'
+            yield f'<span class="a">       ... {total} bytes {"" if shown >= ROWS_MAX else "durable, "}not shown</span>'
             folded, total = 0, 0
         shown += 1
         yield _row(start, data[start:start + ROW], states[start:start + ROW])
     if folded:
-        yield f'<span class="a">          ... {total} bytes {"" if shown >= ROWS_MAX else "durable, "}not shown</span>'
+        yield f'<span class="a">       ... {total} bytes {"" if shown >= ROWS_MAX else "durable, "}not shown</span>'
 
 
 def _worth_a_look(states: str) -> set[int]:
@@ -107,4 +107,4 @@ def _row(start: int, data: bytes, states: str) -> str:
         pairs.append(mark(piece.hex(" ")))
         text.append(mark(readable))
     gap = " " * (3 * (ROW - len(data)))
-    return f'<span class="a">{start:08x}</span>  {" ".join(pairs)}{gap}<span class="text">  {"".join(text)}</span>'
+    return f'<span class="a">{start:05x}</span>  {" ".join(pairs)}{gap}<span class="text">  {"".join(text)}</span>'

@@ -85,6 +85,8 @@ def _operations(replay, at: int) -> list[Operation]:
                                    [Told(text, driver.at if driver.at <= at else None) for text in driver.refused[refused:]]))
     for entry in replay.driver.ledger.partitions:
         for step in entry.steps:
+            if step.began > at:
+                continue
             place = next((operation for operation in reversed(found) if operation.begin <= step.began), found[0])
             place.told.append(_told(entry, step, at))
     return found

@@ -26,7 +26,7 @@ nav{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:.88rem;margin:12px 0}
 table{border-collapse:collapse;width:100%;font-size:.88rem}
 th,td{text-align:left;padding:5px 10px;border-top:1px solid var(--line);vertical-align:top}
 thead th{border-top:0;background:var(--panel);font-weight:600;white-space:nowrap}tbody:first-child tr:first-child>*{border-top:0}
-th.n,td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th.n,td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td.w{white-space:nowrap}
 details{border:1px solid var(--line);border-radius:6px;padding:0 12px;margin:8px 0}summary{cursor:pointer;padding:8px 0;font-weight:600}
 details[open]{padding-bottom:10px}svg{display:block}
 .key{display:flex;flex-wrap:wrap;gap:2px 18px;color:var(--soft);font-size:.84rem;margin:6px 0}
@@ -34,6 +34,7 @@ details[open]{padding-bottom:10px}svg{display:block}
 @media (max-width:640px){body{padding:0 10px 48px;font-size:14px}h1{font-size:1.3rem}.facts{grid-template-columns:repeat(2,1fr)}th,td{padding:5px 7px}}
 @media print{body{max-width:none}pre{max-height:none;white-space:pre-wrap}}
 """
+WORD_MAX = 48
 NOTHING_FROM_OUTSIDE = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
@@ -70,8 +71,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, of: str) -> 
     lines = [f'<div class="scroll"><table aria-label="{escape(of)}"><thead><tr>',
              *(f"<th{each}>{escape(name)}</th>" for each, name in zip(classes, head, strict=True)), "</tr></thead><tbody>"]
     for row in rows:
-        lines.append("<tr>" + "".join(f"<td{each}>{escape(number(value))}</td>" for each, value in zip(classes, row, strict=True)) + "</tr>")
+        lines.append("<tr>" + "".join(f"<td{each or _word(value)}>{escape(number(value))}</td>" for each, value in zip(classes, row, strict=True)) + "</tr>")
     return "".join([*lines, "</tbody></table></div>"])
+
+
+def _word(value: object) -> str:
+    """A name is not broken at its hyphens."""
+    return " class=w" if isinstance(value, str) and len(value) <= WORD_MAX and " " not in value else ""
 
 
 def bullets(lines: Iterable[str]) -> str:

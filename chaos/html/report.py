@@ -33,8 +33,8 @@ STYLE = chart.STYLE + """
 .coverage td:not(:nth-child(-n+2)){text-align:right;font-variant-numeric:tabular-nums}.coverage td.no{color:var(--soft)}
 button{font:inherit;font-size:.84rem;color:var(--text);background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:3px 10px;cursor:pointer}
 @media (max-width:640px){.verdicts thead{display:none}.verdicts tr{display:grid;grid-template-columns:repeat(2,1fr);border-top:1px solid var(--line)}
-.verdicts td,.verdicts th{border:0;padding:4px 8px}.verdicts td.s,.verdicts .fault th{grid-column:1/-1;min-width:0}.verdicts td[data-p]::before{content:attr(data-p);
-display:block;font-size:.74rem;font-weight:400;color:var(--soft)}.verdicts td:empty{display:none}}
+.verdicts td,.verdicts th{border:0;padding:4px 8px}.verdicts td.s,.verdicts .fault th{grid-column:1/-1;min-width:0}.verdicts td[data-p]::before{content:attr(data-p)" ";
+font-size:.76rem;font-weight:400;color:var(--soft)}.verdicts td:empty{display:none}}
 """
 SCRIPT = """
 for(const b of document.querySelectorAll('button[data-news]'))b.onclick=()=>{const t=b.nextElementSibling.querySelector('table');
@@ -95,7 +95,7 @@ def _head(report) -> Iterator[str]:
     rows = report.rows.values()
     yield facts([
         ("seed", str(report.seed)), ("begun (UTC)", time.strftime("%Y-%m-%d %H:%M", time.gmtime(report.started))),
-        ("seconds", round(time.time() - report.started, 1)), ("statements judged", len({key[1] for key in report.rows})),
+        ("seconds", round(time.time() - report.started)), ("statements judged", len({key[1] for key in report.rows})),
         ("judgements", sum(row.judged for row in rows)), ("allowed losses", sum(row.allowed for row in rows)),
         ("broken", sum(len(row.broken) for row in rows))])
     yield f"<p>The same run again: <code>{escape(report.again or f'make chaos SEED={report.seed}')}</code></p>"
@@ -186,16 +186,16 @@ def _verdicts(report, limits: Limits) -> Iterator[str]:
         yield "<p>Nothing was judged.</p>"
     told = {key for key, _ in _broken_rows(report)[:limits.failures]}
     for layer in sorted({key[0] for key in report.rows}):
-        rows = {key: row for key, row in sorted(report.rows.items(), key=_row_order) if key[0] == layer}
+        rows = {key: row for key, row in report.rows.items() if key[0] == layer}
         yield f"<h3>{escape(layer)} layer</h3>"
         yield "<button data-news>Show only rows with losses or breaks</button>"
         yield _verdict_table(layer, rows, limits, told)
 
 
 def _verdict_table(layer: str, rows: dict, limits: Limits, told: set[tuple]) -> str:
-    policies = sorted({key[2] for key in rows})
+    policies = list(dict.fromkeys(key[2] for key in rows))
     lines: dict[str, dict[str, dict]] = {}
-    for (_, statement, policy, fault), row in rows.items():
+    for (_, statement, policy, fault), row in sorted(rows.items(), key=_row_order):
         lines.setdefault(fault, {}).setdefault(statement, {})[policy] = row
     out = ['<div class=scroll><table class=verdicts><thead><tr><th>statement</th>', *(f"<th>{escape(policy)}</th>" for policy in policies), "</tr></thead>"]
     for fault, statements in lines.items():

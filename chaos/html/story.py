@@ -1,7 +1,7 @@
 """How did one failure come about? The page of a plan: `refbroker-chaos explain plan.json --html out.html`.
 
 From top to bottom: what broke; the time line of client, effects, syncs and crash; what each client was told; what the crash made of the
-unsynced effects; every file that differs, byte by byte, and what recovery left of it; recovery's report; the whole write list; the plan itself,
+unsynced effects; every file that differs, byte by byte, and what recovery left of it; recovery's report; what was owed; the whole write list; the plan itself,
 to edit and replay.
 """
 
@@ -10,11 +10,13 @@ from collections.abc import Iterator
 
 from chaos.checks.crash import ROOT
 from chaos.contract import STATEMENTS
+from chaos.disk.lab import debts
 from chaos.disk.ledger import Append
 from chaos.disk.profiles import BY_NAME
 from chaos.html import dump, lanes
 from chaos.html.fates import LOST, NEVER, TORN, Facts, bytes_of, facts_of
 from chaos.html.page import banner, bullets, escape, facts, page, table
+from chaos.plan import durable_ends
 
 STYLE = dump.STYLE + lanes.STYLE + """
 .file{border-top:1px solid var(--line);padding-top:10px;margin-top:14px}tr:target{background:var(--warn-bg)}
@@ -29,7 +31,7 @@ def render(replay, name: str = "plan.json") -> str:
     """The page of a `chaos.plan.Replay`."""
     known = facts_of(replay)
     body = [*_head(replay), *_time_line(replay, known), *_client(replay, known), *_crash(replay, known), *_files(replay, known),
-            *_recovery(replay), *_write_list(replay, known), *_plan(replay, name)]
+            *_recovery(replay), *_owed(replay), *_write_list(replay, known), *_plan(replay, name)]
     return page(f"{replay.plan['statement']} under {replay.plan['policy']}", body, STYLE, lanes.SCRIPT)
 
 
@@ -63,14 +65,17 @@ def _client(replay, known: Facts) -> Iterator[str]:
     at = replay.plan["crash"]["after_events"]
     yield "<h2>What the client asked, and was told before the crash</h2>"
     rows = []
+    later = [operation for operation in known.operations if operation.begin >= at and operation.end > at]
     for operation in known.operations:
-        if operation.setup and not operation.told:
+        if operation in later or (operation.setup and not operation.told):
             continue
         for told in operation.told or ():
             rows.append((operation.name, told.text, f"yes, after event {told.at}" if told.at is not None else "no"))
         if not operation.told:
             rows.append((operation.name, "", f"done after event {operation.end}" if operation.end <= at else "under way"))
     yield table(("operation", "asked", "answered"), rows, of="client operations") if rows else "<p>Nothing.</p>"
+    if later:
+        yield f"<p class=soft>After the crash, so that they never happened: {escape(', '.join(operation.name for operation in later))}.</p>"
 
 
 def _crash(replay, known: Facts) -> Iterator[str]:
@@ -153,6 +158,21 @@ def _recovery(replay) -> Iterator[str]:
             yield table(("file", "what", "bytes", "offsets", "why", "statement"), (
                 (action.file, action.what, action.bytes, f"{action.offsets[0]} to {action.offsets[1] - 1}" if action.offsets and action.offsets[0] < action.offsets[1] else "",
                  action.reason, action.statement) for action in report.actions), of=f"recovery of {topic}-{number}")
+
+
+def _owed(replay) -> Iterator[str]:
+    """What each partition owed after this crash, and what it has."""
+    crash = replay.plan["crash"]
+    torn = bool(crash["deviations"].get("process"))
+    rows = []
+    for debt in debts(replay.driver.ledger, crash["after_events"] - torn, crash["fault"], durable_ends(replay.driver, crash["after_events"])):
+        log = replay.recovered.partitions.get(debt.ledger.key)
+        mine = log is not None and log.topic_id == debt.ledger.topic_id
+        found = f"offsets {log.log_start_offset} to {log.log_end_offset}" if mine and log.offline is None else "offline" if mine else "not there"
+        rows.append((f"{debt.ledger.topic}-{debt.ledger.number}", f"below {debt.acked_end}", f"below {debt.durable_end}",
+                     f"below {debt.must_end} ({debt.statement})" if debt.must_exist else "nothing: being created or deleted", found))
+    yield "<h2>What was owed, and what is there</h2>"
+    yield table(("partition", "acked", "durable for certain", "owed", "after recovery"), rows, of="what each partition owed")
 
 
 def _what(event) -> tuple[str, str, str]:
