@@ -175,6 +175,8 @@ def _report(report, tallies: dict[str, Tally], faults: list, done: dict, planned
         "points not exhausted": total.not_exhaustive, "word groups": f"{done['must'] + done['may']} of {sum(planned)} (depth {depth})",
         "seconds": round(seconds)})
     report.figures.append({"fault sweeps": sum(outcome.runs for outcome in faults), "faults struck": sum(outcome.struck for outcome in faults)})
+    report.coverage += [{"site": site, "kind": kind, "deviation": deviation, "states": states}
+                        for (site, kind, deviation), states in sorted(total.coverage.items())]
     report.unchecked = unjudged()
 
 
