@@ -15,13 +15,29 @@ from chaos.targets.kafka import Kafka
 from chaos.targets.refbroker import Refbroker
 
 __all__ = [
-    "POLICIES", "Bootstrap", "Command", "Kafka", "NotAvailable", "Policy", "Process", "Refbroker", "Target", "TargetError",
-    "make_target", "policy_of",
+    "POLICIES",
+    "Bootstrap",
+    "Command",
+    "Kafka",
+    "NotAvailable",
+    "Policy",
+    "Process",
+    "Refbroker",
+    "Target",
+    "TargetError",
+    "make_target",
+    "policy_of",
 ]
 
 
-def make_target(name: str, directory: str, *, policy: Policy | None = None, properties: dict[str, str] | None = None,
-                wrap: tuple[str, ...] = ()) -> Target:
+def make_target(
+    name: str,
+    directory: str,
+    *,
+    policy: Policy | None = None,
+    properties: dict[str, str] | None = None,
+    wrap: tuple[str, ...] = (),
+) -> Target:
     """A target that keeps everything it writes under `directory`. `properties` are Kafka broker keys that go on top of
     the policy's. `wrap` is put before the broker's command line (strace and the like). Raises TargetError for a name
     that means nothing, NotAvailable where a toolchain is missing."""

@@ -48,7 +48,9 @@ def policy_of(text: str) -> Policy:
         return Policy(text, {"log.flush.interval.messages": number}, {"flush.messages": number})
     if kind == "ms" and number.isdecimal() and int(number) > 0:
         period = str(max(1, int(number) // 2))
-        return Policy(text, {"log.flush.interval.ms": number, "log.flush.scheduler.interval.ms": period}, {"flush.ms": number})
+        return Policy(
+            text, {"log.flush.interval.ms": number, "log.flush.scheduler.interval.ms": period}, {"flush.ms": number}
+        )
     raise TargetError(f"no flush policy {text!r}: say none, messages=N or ms=T")
 
 
@@ -88,8 +90,14 @@ class Process(Target):
     can_kill = True
     stop_signal = signal.SIGTERM
 
-    def __init__(self, directory: str, *, policy: Policy | None = None, properties: dict[str, str] | None = None,
-                 wrap: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        directory: str,
+        *,
+        policy: Policy | None = None,
+        properties: dict[str, str] | None = None,
+        wrap: tuple[str, ...] = (),
+    ):
         self.directory = os.path.abspath(directory)
         self.data_directory = os.path.join(self.directory, "data")
         self.output_path = os.path.join(self.directory, f"{self.name}.out")
@@ -122,8 +130,13 @@ class Process(Target):
         with open(self.output_path, "ab") as output:
             self._output_start = output.tell()
             self.process = subprocess.Popen(
-                [*self.wrap, *self.command()], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                env=self.environment(), start_new_session=True)
+                [*self.wrap, *self.command()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self.environment(),
+                start_new_session=True,
+            )
         atexit.register(self._end, signal.SIGKILL)
         self.generation += 1
         deadline = time.monotonic() + START_SECONDS_MAX
@@ -133,7 +146,9 @@ class Process(Target):
                 raise TargetError(f"{self.name} ended with {code} instead of starting; its last words:\n{self.tail()}")
             if time.monotonic() > deadline:
                 self._end(signal.SIGKILL)
-                raise TargetError(f"{self.name} was not ready after {START_SECONDS_MAX} s; its last words:\n{self.tail()}")
+                raise TargetError(
+                    f"{self.name} was not ready after {START_SECONDS_MAX} s; its last words:\n{self.tail()}"
+                )
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -157,7 +172,9 @@ class Process(Target):
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            raise TargetError(f"{self.name} did not stop within {STOP_SECONDS_MAX} s; its last words:\n{self.tail()}") from None
+            raise TargetError(
+                f"{self.name} did not stop within {STOP_SECONDS_MAX} s; its last words:\n{self.tail()}"
+            ) from None
 
     @property
     def pid(self) -> int | None:

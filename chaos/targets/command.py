@@ -27,19 +27,30 @@ KEYS = {"name", "start", "prepare", "ready", "stop_signal", "property", "policie
 
 
 class Command(Process):
-    def __init__(self, description: dict, directory: str, *, policy: Policy | None = None,
-                 properties: dict[str, str] | None = None, wrap: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        description: dict,
+        directory: str,
+        *,
+        policy: Policy | None = None,
+        properties: dict[str, str] | None = None,
+        wrap: tuple[str, ...] = (),
+    ):
         self.name = description.get("name", "command")
         unknown = set(description) - KEYS
         if unknown or not description.get("start"):
-            raise TargetError(f"target {self.name}: " + (f"unknown key {sorted(unknown)[0]!r}" if unknown else "`start` is missing"))
+            raise TargetError(
+                f"target {self.name}: " + (f"unknown key {sorted(unknown)[0]!r}" if unknown else "`start` is missing")
+            )
         super().__init__(directory, policy=policy, properties=properties, wrap=wrap)
         self.description = description
         own_policies = description.get("policies", {})
         if self.policy.name in own_policies:
             self.properties = {**own_policies[self.policy.name], **(properties or {})}
         if self.properties and "property" not in description:
-            raise TargetError(f"target {self.name}: no `property` template, so {sorted(self.properties)[0]!r} cannot be set")
+            raise TargetError(
+                f"target {self.name}: no `property` template, so {sorted(self.properties)[0]!r} cannot be set"
+            )
         stop_signal = description.get("stop_signal", "SIGTERM")
         if stop_signal not in signal.Signals.__members__:
             raise TargetError(f"target {self.name}: no signal {stop_signal!r}")
@@ -55,12 +66,20 @@ class Command(Process):
         return cls(description, directory, **options)
 
     def _fill(self, parts: list[str], **more: str) -> list[str]:
-        values = {"data": self.data_directory, "directory": self.directory, "port": self.port, "bootstrap": self.bootstrap, **more}
+        values = {
+            "data": self.data_directory,
+            "directory": self.directory,
+            "port": self.port,
+            "bootstrap": self.bootstrap,
+            **more,
+        }
         return [part.format_map(values) for part in parts]
 
     def command(self) -> list[str]:
         template = self.description.get("property", [])
-        settings = [part for key, value in self.properties.items() for part in self._fill(template, key=key, value=value)]
+        settings = [
+            part for key, value in self.properties.items() for part in self._fill(template, key=key, value=value)
+        ]
         return self._fill(self.description["start"]) + settings
 
     def prepare(self) -> None:

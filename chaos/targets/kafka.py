@@ -1,6 +1,7 @@
 """How is Apache Kafka run as a target? From Maven's jars, one node that is broker and controller (KRaft combined).
 
-`fetch_kafka()` and `fetch_kafka_tools()` give class paths: of the broker with the Java client, and of the console tools.
+`fetch_kafka()` and `fetch_kafka_tools()` give class paths: of the broker with the Java client, and of the
+console tools.
 Maven resolves them into build/kafka, once, and only when these are called: by the first start of this target, by
 `make test-clients`, by the benchmark. Nothing else in the project needs them.
 
@@ -22,7 +23,14 @@ BUILD = ROOT / "build" / "kafka"
 BROKER_POM = pathlib.Path(__file__).with_name("kafka-pom.xml")
 TOOLS_POM = pathlib.Path(__file__).with_name("kafka-tools-pom.xml")
 CLUSTER_ID = "refbrokerRefbrokerRefb"  # 22 characters of base64url: any 16 bytes
-QUICK_JVM_FLAGS = ("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto")
+QUICK_JVM_FLAGS = (
+    "-Xms64m",
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",
+    "-Xshare:auto",
+)
 LOG4J = """\
 appenders=out
 appender.out.type=Console
@@ -63,10 +71,24 @@ def _fetch(pom: pathlib.Path, libs: pathlib.Path) -> str:
             raise NotAvailable("Maven missing")
         shutil.rmtree(libs, ignore_errors=True)
         result = subprocess.run(
-            [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={libs}", "-DincludeScope=runtime"],
-            capture_output=True, text=True, timeout=MAVEN_SECONDS_MAX)
+            [
+                maven,
+                "-q",
+                "-B",
+                "-f",
+                str(pom),
+                "dependency:copy-dependencies",
+                f"-DoutputDirectory={libs}",
+                "-DincludeScope=runtime",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=MAVEN_SECONDS_MAX,
+        )
         if result.returncode:
-            raise NotAvailable(f"Maven could not resolve Apache Kafka: {(result.stdout + result.stderr).strip()[-300:]}")
+            raise NotAvailable(
+                f"Maven could not resolve Apache Kafka: {(result.stdout + result.stderr).strip()[-300:]}"
+            )
         shutil.copyfile(pom, stamp)
     return str(libs / "*")
 
@@ -74,8 +96,15 @@ def _fetch(pom: pathlib.Path, libs: pathlib.Path) -> str:
 class Kafka(Process):
     name = "kafka"
 
-    def __init__(self, directory: str, *, policy: Policy | None = None, properties: dict[str, str] | None = None,
-                 wrap: tuple[str, ...] = (), jvm_flags: tuple[str, ...] = QUICK_JVM_FLAGS):
+    def __init__(
+        self,
+        directory: str,
+        *,
+        policy: Policy | None = None,
+        properties: dict[str, str] | None = None,
+        wrap: tuple[str, ...] = (),
+        jvm_flags: tuple[str, ...] = QUICK_JVM_FLAGS,
+    ):
         super().__init__(directory, policy=policy, properties=properties, wrap=wrap)
         self.jvm_flags = jvm_flags
         self.controller_port = free_port()
@@ -84,17 +113,31 @@ class Kafka(Process):
     def java(self, main_class: str, *arguments: str) -> list[str]:
         """A command line that runs a class of Kafka's with our flags and logging."""
         log4j = os.path.join(self.directory, "log4j2.properties")
-        return [java_program(), *self.jvm_flags, f"-Dlog4j2.configurationFile={log4j}", "-cp", fetch_kafka(), main_class, *arguments]
+        return [
+            java_program(),
+            *self.jvm_flags,
+            f"-Dlog4j2.configurationFile={log4j}",
+            "-cp",
+            fetch_kafka(),
+            main_class,
+            *arguments,
+        ]
 
     def command(self) -> list[str]:
         return self.java("kafka.Kafka", self.properties_path)
 
     def prepare(self) -> None:
         pathlib.Path(self.directory, "log4j2.properties").write_text(LOG4J)
-        pathlib.Path(self.properties_path).write_text("".join(f"{key}={value}\n" for key, value in self.all_properties().items()))
+        pathlib.Path(self.properties_path).write_text(
+            "".join(f"{key}={value}\n" for key, value in self.all_properties().items())
+        )
         if not os.path.exists(os.path.join(self.data_directory, "meta.properties")):
-            done = subprocess.run(self.java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", self.properties_path),
-                                  capture_output=True, text=True, timeout=120)
+            done = subprocess.run(
+                self.java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", self.properties_path),
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
             if done.returncode:
                 raise TargetError(f"formatting {self.data_directory} failed:\n{done.stdout}{done.stderr}")
 
@@ -115,7 +158,7 @@ class Kafka(Process):
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
-            "broker.session.timeout.ms": "3000",  # the restarted broker is let in only when its killed self has timed out
+            "broker.session.timeout.ms": "3000",  # only then is a restarted broker let in
             "broker.heartbeat.interval.ms": "500",
             **self.properties,
         }

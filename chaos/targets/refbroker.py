@@ -16,8 +16,17 @@ class Refbroker(Process):
 
     def command(self) -> list[str]:
         overrides = [part for key, value in self.properties.items() for part in ("--override", f"{key}={value}")]
-        return [sys.executable, "-m", "refbroker.cli", "serve", "--data-dir", self.data_directory,
-                "--listen", self.bootstrap, *overrides]
+        return [
+            sys.executable,
+            "-m",
+            "refbroker.cli",
+            "serve",
+            "--data-dir",
+            self.data_directory,
+            "--listen",
+            self.bootstrap,
+            *overrides,
+        ]
 
     def environment(self) -> dict[str, str]:
         # Keys from the environment would change what is under test.

@@ -42,10 +42,13 @@ def outcomes(request, target):
             program = next(one for one in PROGRAMS if one.name == client)
             try:
                 command = program.prepare()
-                known[client] = runner.run(client, command, target, program.scenarios, {**os.environ, **program.environment})
+                known[client] = runner.run(
+                    client, command, target, program.scenarios, {**os.environ, **program.environment}
+                )
             except NotAvailable as missing:
                 known[client] = f"not run: {missing}"
         return known[client]
+
     return of
 
 

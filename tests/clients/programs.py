@@ -20,8 +20,17 @@ from chaos.targets.kafka import QUICK_JVM_FLAGS, fetch_kafka, fetch_kafka_tools,
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD_SECONDS_MAX = 600
 CONSOLE_SCENARIOS = (
-    "topics", "configs", "console-producer-and-consumer", "consumer-groups", "get-offsets", "delete-records", "log-dirs", "broker-api-versions",
-    "verifiable-producer-and-consumer", "producer-and-consumer-perf", "error-cases",
+    "topics",
+    "configs",
+    "console-producer-and-consumer",
+    "consumer-groups",
+    "get-offsets",
+    "delete-records",
+    "log-dirs",
+    "broker-api-versions",
+    "verifiable-producer-and-consumer",
+    "producer-and-consumer-perf",
+    "error-cases",
 )
 
 
@@ -63,7 +72,12 @@ def franz() -> list[str]:
     go = _tool("go", "Go")
     sources, program = [*(HERE / "go").glob("*.go"), HERE / "go" / "go.mod"], BUILD / "franz"
     if not _is_current(program, sources):
-        _built([go, "build", "-o", str(program), "."], "the franz-go scenarios", cwd=HERE / "go", env={**os.environ, "GOTOOLCHAIN": "local"})
+        _built(
+            [go, "build", "-o", str(program), "."],
+            "the franz-go scenarios",
+            cwd=HERE / "go",
+            env={**os.environ, "GOTOOLCHAIN": "local"},
+        )
     return [str(program)]
 
 
@@ -81,8 +95,12 @@ def kafkajs() -> list[str]:
 
 def kcat() -> list[str]:
     if not shutil.which("kcat") and shutil.which("apt-get") and os.geteuid() == 0:
-        subprocess.run("apt-get update -qq && apt-get install -y -qq --no-install-recommends kcat", shell=True, capture_output=True,
-                       timeout=BUILD_SECONDS_MAX)
+        subprocess.run(
+            "apt-get update -qq && apt-get install -y -qq --no-install-recommends kcat",
+            shell=True,
+            capture_output=True,
+            timeout=BUILD_SECONDS_MAX,
+        )
     _tool("kcat", "kcat")
     return python("kcat")
 

@@ -32,14 +32,23 @@ def parse(line: str) -> tuple[str, Outcome] | None:
     return name.strip(), Outcome(verdict, reason.strip())
 
 
-def run(client: str, command: list[str], target: Target, names: tuple[str, ...], environment: dict[str, str]) -> dict[str, Outcome]:
+def run(
+    client: str, command: list[str], target: Target, names: tuple[str, ...], environment: dict[str, str]
+) -> dict[str, Outcome]:
     """Run the client's program with these scenarios; the outcome of each."""
     BUILD.mkdir(parents=True, exist_ok=True)
     log_path = BUILD / f"{client}.log"
     outcomes: dict[str, Outcome] = {}
     with open(log_path, "w") as log:
-        program = subprocess.Popen([*command, target.bootstrap, *names], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                   stderr=log, text=True, errors="replace", env=environment)
+        program = subprocess.Popen(
+            [*command, target.bootstrap, *names],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            errors="replace",
+            env=environment,
+        )
         try:
             ending = _listen(program, target, outcomes, log)
         finally:

@@ -11,7 +11,9 @@ from scenarios import CODECS
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("client, scenario", [(program.name, scenario) for program in PROGRAMS for scenario in program.scenarios])
+@pytest.mark.parametrize(
+    "client, scenario", [(program.name, scenario) for program in PROGRAMS for scenario in program.scenarios]
+)
 def test_scenario(outcomes, client, scenario):
     results = outcomes(client)
     if isinstance(results, str):

@@ -31,6 +31,7 @@ def written(tmp_path_factory):
             made[name] = _write(name, tmp_path_factory.mktemp(f"by-{name}"))
         assert made[name], f"writing with {name} failed before"
         return made[name]
+
     try:
         fetch_kafka()
         fetch_kafka_tools()

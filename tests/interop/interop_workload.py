@@ -19,8 +19,11 @@ TOPICS = {
     "interop-deleted": (1, SMALL),
 }
 PROPERTIES = {
-    "auto.create.topics.enable": "false", "group.initial.rebalance.delay.ms": "0", "offsets.topic.num.partitions": "1",
-    "log.flush.offset.checkpoint.interval.ms": "1000", "log.flush.start.offset.checkpoint.interval.ms": "1000",
+    "auto.create.topics.enable": "false",
+    "group.initial.rebalance.delay.ms": "0",
+    "offsets.topic.num.partitions": "1",
+    "log.flush.offset.checkpoint.interval.ms": "1000",
+    "log.flush.start.offset.checkpoint.interval.ms": "1000",
     "log.retention.ms": "-1",
 }
 RECORDS = 400
@@ -44,7 +47,10 @@ def write(bootstrap: str) -> None:
     """All topics' records, the deletion, the commits."""
     for name, (partitions, _) in TOPICS.items():
         codec = name.removeprefix("interop-")
-        options = {"compression.type": codec if codec in CODECS else "none", "enable.idempotence": name != "interop-plain"}
+        options = {
+            "compression.type": codec if codec in CODECS else "none",
+            "enable.idempotence": name != "interop-plain",
+        }
         for source in (random.Random(name), random.Random(name + "'")):  # two producers, one after the other
             _produce(bootstrap, name, partitions, options, source)
     admin = AdminClient({"bootstrap.servers": bootstrap})
@@ -52,7 +58,10 @@ def write(bootstrap: str) -> None:
         future.result(30)
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "interop-group", "enable.auto.commit": False})
     for offset in range(1, 20):
-        consumer.commit(offsets=[TopicPartition("interop-plain", 0, offset), TopicPartition("interop-none", 0, offset * 3)], asynchronous=False)
+        consumer.commit(
+            offsets=[TopicPartition("interop-plain", 0, offset), TopicPartition("interop-none", 0, offset * 3)],
+            asynchronous=False,
+        )
     consumer.close()
 
 
@@ -68,9 +77,14 @@ def _produce(bootstrap: str, topic: str, partitions: int, options: dict, source:
     for i in range(RECORDS // 2):
         value = None if i % 11 == 0 else b"value-%d " % i * source.randrange(1, 12)
         producer.produce(
-            topic, value, None if i % 7 == 0 else b"key-%d" % source.randrange(50), partition=i % partitions, timestamp=START_MS + i * 10,
+            topic,
+            value,
+            None if i % 7 == 0 else b"key-%d" % source.randrange(50),
+            partition=i % partitions,
+            timestamp=START_MS + i * 10,
             headers=[("h", b"x"), ("n", None)] if i % 5 == 0 else None,
-            on_delivery=lambda error, _: refused.append(error) if error else None)
+            on_delivery=lambda error, _: refused.append(error) if error else None,
+        )
         producer.poll(0)
     producer.flush(60)
     assert not refused, refused[0]
@@ -94,8 +108,15 @@ def read(bootstrap: str) -> dict[tuple[str, int], list[tuple]]:
 
 
 def _read_partition(bootstrap: str, topic: str, number: int) -> list[tuple]:
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader", "enable.auto.commit": False, "check.crcs": True,
-                         "auto.offset.reset": "error"})
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "reader",
+            "enable.auto.commit": False,
+            "check.crcs": True,
+            "auto.offset.reset": "error",
+        }
+    )
     deadline = time.monotonic() + READ_SECONDS_MAX
     while True:  # a broker that has just started may not lead the partition yet
         try:
@@ -110,7 +131,9 @@ def _read_partition(bootstrap: str, topic: str, number: int) -> list[tuple]:
         for message in consumer.consume(500, 1.0):
             assert message.error() is None, f"{topic}-{number}: {message.error()}"
             records.append((message.offset(), message.timestamp(), message.key(), message.value(), message.headers()))
-        assert time.monotonic() < deadline, f"{topic}-{number}: {len(records)} records of {end - first} in {READ_SECONDS_MAX} s"
+        assert time.monotonic() < deadline, (
+            f"{topic}-{number}: {len(records)} records of {end - first} in {READ_SECONDS_MAX} s"
+        )
     consumer.close()
     assert [record[0] for record in records] == list(range(first, end))
     return records

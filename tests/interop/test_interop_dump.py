@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
 WRITERS = pytest.mark.parametrize("writer", ["refbroker", "kafka"])
 STATES = pytest.mark.parametrize("state", ["clean", "killed"])
 COMPLAINTS = re.compile(
-    r"isvalid: false|mismatch|out of order|invalid|error|exception|non-consecutive|corrupt", re.IGNORECASE)
+    r"isvalid: false|mismatch|out of order|invalid|error|exception|non-consecutive|corrupt", re.IGNORECASE
+)
 # Of every segment but a log's first it says that the offset before it was -1.
 FIRST_OF_SEGMENT = re.compile(r"^Non-consecutive offsets in (.*/0*(\d+)\.log)\n  -1 is followed by \2\n?", re.MULTILINE)
 SPOKEN = re.compile(r"^SLF4J|^WARNING")
@@ -27,8 +28,20 @@ SPOKEN = re.compile(r"^SLF4J|^WARNING")
 
 def kafka_dump(files: list[pathlib.Path], *options: str) -> list[str]:
     done = subprocess.run(
-        [java_program(), *QUICK_JVM_FLAGS, "-cp", fetch_kafka_tools(), "org.apache.kafka.tools.DumpLogSegments", *options,
-         "--files", ",".join(map(str, files))], capture_output=True, text=True, timeout=300)
+        [
+            java_program(),
+            *QUICK_JVM_FLAGS,
+            "-cp",
+            fetch_kafka_tools(),
+            "org.apache.kafka.tools.DumpLogSegments",
+            *options,
+            "--files",
+            ",".join(map(str, files)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     lines = [line for line in (done.stdout + done.stderr).splitlines() if not SPOKEN.match(line)]
     return FIRST_OF_SEGMENT.sub("", "\n".join(lines)).splitlines()
@@ -73,8 +86,11 @@ def test_json_has_what_the_consumer_was_served(written, writer, state):
     for (topic, number), records in written(writer).records.items():
         files = sorted((directory / f"{topic}-{number}").glob("*.log"))
         lines = [json.loads(line) for line in our_dump(files, as_json=True)]
-        dumped = {line["offset"]: (line["key"], line["payload"], [header["key"] for header in line["headers"]])
-                  for line in lines if line["kind"] == "record"}
+        dumped = {
+            line["offset"]: (line["key"], line["payload"], [header["key"] for header in line["headers"]])
+            for line in lines
+            if line["kind"] == "record"
+        }
         for offset, _, key, value, headers in records:
             text = key and key.decode(), value and value.decode(), [name for name, _ in headers or []]
             assert dumped[offset] == text, (topic, number, offset)
@@ -87,6 +103,10 @@ def test_internal_topics_are_decoded_by_kafka(written, writer):
     committed = [line for line in offsets if '"group":"interop-group"' in line and '"topic":"interop-plain"' in line]
     assert committed and '"offset":19' in committed[-1], offsets[-5:]
     metadata = kafka_dump(sorted(directory.glob("__cluster_metadata-0/*.log")), "--cluster-metadata-decoder")
-    assert not [line for line in metadata + offsets if COMPLAINTS.search(line.partition("payload")[0]) or "could not be decoded" in line]
+    assert not [
+        line
+        for line in metadata + offsets
+        if COMPLAINTS.search(line.partition("payload")[0]) or "could not be decoded" in line
+    ]
     named = {match[1] for line in metadata if (match := re.search(r'"type":"TOPIC_RECORD".*?"name":"([^"]+)"', line))}
     assert {"interop-none", "interop-plain", "__consumer_offsets"} <= named

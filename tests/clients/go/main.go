@@ -240,7 +240,8 @@ func idempotentAcrossKill() {
 func tooLarge() {
 	topic := newTopic("large", 1)
 	large := &kgo.Record{Topic: topic, Value: make([]byte, 2_000_000)}
-	fails(kerr.MessageTooLarge, produce([]*kgo.Record{large}, kgo.ProducerBatchMaxBytes(5_000_000), kgo.ProducerBatchCompression(kgo.NoCompression())))
+	options := []kgo.Opt{kgo.ProducerBatchMaxBytes(5_000_000), kgo.ProducerBatchCompression(kgo.NoCompression())}
+	fails(kerr.MessageTooLarge, produce([]*kgo.Record{large}, options...))
 	small := &kgo.Record{Topic: topic, Value: []byte("small")}
 	ok(produce([]*kgo.Record{small}))
 	equal(int64(0), small.Offset, "offset of the next one")

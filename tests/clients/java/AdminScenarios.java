@@ -65,7 +65,8 @@ final class AdminScenarios extends Client {
         becomes(resource, "retention.ms", "604800000");
         alter(resource, "cleanup.policy", "compact", AlterConfigOp.OpType.APPEND);
         becomes(resource, "cleanup.policy", "delete,compact");
-        ConfigResource broker = new ConfigResource(ConfigResource.Type.BROKER, admin.describeCluster().nodes().get().iterator().next().idString());
+        String id = admin.describeCluster().nodes().get().iterator().next().idString();
+        ConfigResource broker = new ConfigResource(ConfigResource.Type.BROKER, id);
         Harness.check(config(broker).get("log.segment.bytes") != null, "no log.segment.bytes among the broker's configs");
     }
 
@@ -117,7 +118,8 @@ final class AdminScenarios extends Client {
         produce(topic, 10);
         var deleted = admin.deleteRecords(Map.of(partition, RecordsToDelete.beforeOffset(4)));
         Harness.equal(4L, deleted.lowWatermarks().get(partition).get().lowWatermark(), "low watermark");
-        Harness.equal(4L, admin.listOffsets(Map.of(partition, OffsetSpec.earliest())).partitionResult(partition).get().offset(), "earliest");
+        var earliest = admin.listOffsets(Map.of(partition, OffsetSpec.earliest())).partitionResult(partition).get();
+        Harness.equal(4L, earliest.offset(), "earliest");
         Harness.equal(4L, read(topic, 6).get(0).offset(), "first offset read");
         Harness.fails(org.apache.kafka.common.errors.OffsetOutOfRangeException.class,
             () -> admin.deleteRecords(Map.of(partition, RecordsToDelete.beforeOffset(11))).all().get());
@@ -135,7 +137,8 @@ final class AdminScenarios extends Client {
     void badConfig() throws Exception {
         ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic("bad", 1));
         for (Map<String, String> configs : List.of(Map.of("no.such.key", "1"), Map.of("retention.ms", "soon"))) {
-            Harness.fails(InvalidConfigurationException.class, () -> create(new NewTopic("java-bad2-" + RUN, 1, (short) 1).configs(configs)));
+            NewTopic topic = new NewTopic("java-bad2-" + RUN, 1, (short) 1).configs(configs);
+            Harness.fails(InvalidConfigurationException.class, () -> create(topic));
         }
         Harness.fails(InvalidReplicationFactorException.class, () -> create(new NewTopic("java-bad2-" + RUN, 1, (short) 3)));
         Harness.fails(InvalidPartitionsException.class, () -> create(new NewTopic("java-bad2-" + RUN, 0, (short) 1)));

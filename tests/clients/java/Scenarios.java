@@ -211,8 +211,10 @@ public final class Scenarios extends Client {
     private void tooLarge() throws Exception {
         String topic = topic("large", 1);
         try (KafkaProducer<byte[], byte[]> producer = producer("max.request.size", 5_000_000)) {
-            Harness.fails(RecordTooLargeException.class, () -> producer.send(new ProducerRecord<>(topic, 0, null, new byte[2_000_000])).get());
-            Harness.equal(0L, producer.send(new ProducerRecord<>(topic, 0, null, bytes("small"))).get().offset(), "offset of the next one");
+            ProducerRecord<byte[], byte[]> large = new ProducerRecord<>(topic, 0, null, new byte[2_000_000]);
+            Harness.fails(RecordTooLargeException.class, () -> producer.send(large).get());
+            ProducerRecord<byte[], byte[]> small = new ProducerRecord<>(topic, 0, null, bytes("small"));
+            Harness.equal(0L, producer.send(small).get().offset(), "offset of the next one");
         }
     }
 

@@ -8,10 +8,17 @@ const { runScenarios, ask, eventually, fails, same } = require('./harness')
 
 const RUN = Date.now().toString(36)
 const [bootstrap, ...wanted] = process.argv.slice(2)
-const connection = (retries) => new Kafka({
-  clientId: 'kafkajs', brokers: [bootstrap], logLevel: logLevel.ERROR, retry: { retries, initialRetryTime: 50, maxRetryTime: 1000 },
-  logCreator: () => ({ log }) => console.error(log.timestamp, log.message, log.error || ''),
-})
+const connection = (retries) =>
+  new Kafka({
+    clientId: 'kafkajs',
+    brokers: [bootstrap],
+    logLevel: logLevel.ERROR,
+    retry: { retries, initialRetryTime: 50, maxRetryTime: 1000 },
+    logCreator:
+      () =>
+      ({ log }) =>
+        console.error(log.timestamp, log.message, log.error || ''),
+  })
 const kafka = connection(60) // outlasts a restart of the broker
 const impatient = connection(1)
 const admin = kafka.admin()
@@ -34,28 +41,43 @@ async function withProducer(use, options = {}, from = kafka) {
 }
 
 const produce = (topic, messages, options = {}) =>
-  withProducer((producer) => producer.send({ topic, messages: messages.map((message) => ({ partition: 0, ...message })), ...options }))
+  withProducer((producer) =>
+    producer.send({ topic, messages: messages.map((message) => ({ partition: 0, ...message })), ...options }),
+  )
 
 const numbered = (count) => Array.from({ length: count }, (_, i) => ({ key: `k${i}`, value: `v${i}` }))
 
 /** A member of a group that hands each message to `take`; kafkajs has no consumer without a group. */
 async function member(groupId, topic, take, options = {}) {
-  const consumer = kafka.consumer({ groupId, heartbeatInterval: 200, sessionTimeout: 10000, maxWaitTimeInMs: 100, ...options })
+  const consumer = kafka.consumer({
+    groupId,
+    heartbeatInterval: 200,
+    sessionTimeout: 10000,
+    maxWaitTimeInMs: 100,
+    ...options,
+  })
   const state = { consumer, partitions: 0, stop: () => consumer.disconnect() }
   consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
     state.partitions = (payload.memberAssignment[topic] || []).length
   })
-  consumer.on(consumer.events.REBALANCING, () => { state.partitions = 0 })
+  consumer.on(consumer.events.REBALANCING, () => {
+    state.partitions = 0
+  })
   await consumer.connect()
   await consumer.subscribe({ topics: [topic], fromBeginning: true })
-  await consumer.run({ autoCommit: false, eachMessage: async ({ partition, message }) => take({ partition, ...message }) })
+  await consumer.run({
+    autoCommit: false,
+    eachMessage: async ({ partition, message }) => take({ partition, ...message }),
+  })
   return state
 }
 
 /** `count` messages of partition 0, from the beginning or from an offset. */
 async function read(topic, count, from = null) {
   const messages = []
-  const reader = await member(`kafkajs-reader-${topic}-${messages.length}-${Math.random()}`, topic, (message) => messages.push(message))
+  const reader = await member(`kafkajs-reader-${topic}-${messages.length}-${Math.random()}`, topic, (message) =>
+    messages.push(message),
+  )
   if (from !== null) reader.consumer.seek({ topic, partition: 0, offset: String(from) })
   await eventually(`${count} messages`, () => messages.length >= count)
   await reader.stop()
@@ -99,8 +121,17 @@ async function headers() {
 async function nulls() {
   const topic = await newTopic('nulls')
   const empty = Buffer.alloc(0)
-  const pairs = [[null, Buffer.from('v')], [Buffer.from('k'), null], [null, null], [empty, empty], [Buffer.from('k'), Buffer.from('v')]]
-  await produce(topic, pairs.map(([key, value]) => ({ key, value })))
+  const pairs = [
+    [null, Buffer.from('v')],
+    [Buffer.from('k'), null],
+    [null, null],
+    [empty, empty],
+    [Buffer.from('k'), Buffer.from('v')],
+  ]
+  await produce(
+    topic,
+    pairs.map(([key, value]) => ({ key, value })),
+  )
   const messages = await read(topic, pairs.length)
   pairs.forEach(([key, value], i) => {
     same(key, messages[i].key, `key ${i}`)
@@ -118,20 +149,34 @@ async function rebalance() {
     seen.set(id, (seen.get(id) || 0) + 1)
     next[partition] = Number(offset) + 1
   }
-  const everywhere = (tag) => produce(topic, Array.from({ length: 80 }, (_, i) => ({ partition: i % 4, value: `${tag}${i}` })))
+  const everywhere = (tag) =>
+    produce(
+      topic,
+      Array.from({ length: 80 }, (_, i) => ({ partition: i % 4, value: `${tag}${i}` })),
+    )
   const first = await member(group, topic, take)
   await eventually('4 partitions at one member', () => first.partitions === 4)
   const second = await member(group, topic, take)
   await eventually('2 and 2 partitions', () => first.partitions === 2 && second.partitions === 2)
   await everywhere('both')
   await eventually('80 records at two members', () => seen.size === 80)
-  await first.consumer.commitOffsets(Object.entries(next).map(([partition, offset]) => ({ topic, partition: Number(partition), offset: String(offset) })))
+  await first.consumer.commitOffsets(
+    Object.entries(next).map(([partition, offset]) => ({
+      topic,
+      partition: Number(partition),
+      offset: String(offset),
+    })),
+  )
   await second.stop()
   await eventually('4 partitions again', () => first.partitions === 4)
   await everywhere('one')
   await eventually('160 records in all', () => seen.size === 160)
   await first.stop()
-  assert.deepStrictEqual([...seen].filter(([, times]) => times !== 1), [], 'records that came twice')
+  assert.deepStrictEqual(
+    [...seen].filter(([, times]) => times !== 1),
+    [],
+    'records that came twice',
+  )
 }
 
 async function commitResume() {
@@ -156,7 +201,10 @@ async function commitResume() {
 async function seekByTime() {
   const topic = await newTopic('time')
   const start = Date.now() - 3600000
-  await produce(topic, numbered(10).map((message, i) => ({ ...message, timestamp: String(start + i * 1000) })))
+  await produce(
+    topic,
+    numbered(10).map((message, i) => ({ ...message, timestamp: String(start + i * 1000) })),
+  )
   const [found] = await admin.fetchTopicOffsetsByTimestamp(topic, start + 4500)
   assert.strictEqual(found.offset, '5')
   const [after] = await admin.fetchTopicOffsetsByTimestamp(topic, start + 9001)
@@ -167,7 +215,12 @@ async function seekByTime() {
 
 async function adminTopics() {
   const topic = `kafkajs-admin-${RUN}`
-  const wantedTopic = { topic, numPartitions: 3, replicationFactor: 1, configEntries: [{ name: 'segment.bytes', value: '2000000' }] }
+  const wantedTopic = {
+    topic,
+    numPartitions: 3,
+    replicationFactor: 1,
+    configEntries: [{ name: 'segment.bytes', value: '2000000' }],
+  }
   assert.strictEqual(await admin.createTopics({ topics: [wantedTopic] }), true)
   assert.strictEqual(await admin.createTopics({ topics: [wantedTopic] }), false, 'a second create')
   const partitions = async () => (await admin.fetchTopicMetadata({ topics: [topic] })).topics[0].partitions.length
@@ -182,15 +235,20 @@ async function adminTopics() {
   await fails('UNKNOWN_TOPIC_OR_PARTITION', impatientAdmin.deleteTopics({ topics: [topic] }))
 }
 
-const alter = (name, configEntries) => admin.alterConfigs({ validateOnly: false, resources: [{ type: ConfigResourceTypes.TOPIC, name, configEntries }] })
+const alter = (name, configEntries) =>
+  admin.alterConfigs({ validateOnly: false, resources: [{ type: ConfigResourceTypes.TOPIC, name, configEntries }] })
 
 async function adminConfigs() {
   const topic = await newTopic('configs')
-  const becomes = (value, source) => eventually(`retention.ms is ${value}`, async () => {
-    const { resources } = await admin.describeConfigs({ includeSynonyms: false, resources: [{ type: ConfigResourceTypes.TOPIC, name: topic, configNames: ['retention.ms'] }] })
-    const [entry] = resources[0].configEntries
-    return entry.configValue === value && entry.configSource === source
-  })
+  const becomes = (value, source) =>
+    eventually(`retention.ms is ${value}`, async () => {
+      const { resources } = await admin.describeConfigs({
+        includeSynonyms: false,
+        resources: [{ type: ConfigResourceTypes.TOPIC, name: topic, configNames: ['retention.ms'] }],
+      })
+      const [entry] = resources[0].configEntries
+      return entry.configValue === value && entry.configSource === source
+    })
   await becomes('604800000', 5)
   await alter(topic, [{ name: 'retention.ms', value: '123456' }])
   await becomes('123456', 1)
@@ -227,17 +285,20 @@ async function deleteRecords() {
 async function idempotentAcrossKill() {
   const topic = await newTopic('kill')
   const batches = Array.from({ length: 400 }, (_, i) => Array.from({ length: 10 }, (_, j) => `v${i * 10 + j}`))
-  await withProducer(async (producer) => {
-    let done = 0
-    const sending = (async () => {
-      for (const batch of batches) {
-        await producer.send({ topic, acks: -1, messages: batch.map((value) => ({ partition: 0, value })) })
-        done += 1
-      }
-    })()
-    await Promise.race([sending, eventually('a first part sent', () => done > batches.length / 4)])
-    await Promise.all([ask('kill-restart'), sending])
-  }, { idempotent: true, maxInFlightRequests: 1 })
+  await withProducer(
+    async (producer) => {
+      let done = 0
+      const sending = (async () => {
+        for (const batch of batches) {
+          await producer.send({ topic, acks: -1, messages: batch.map((value) => ({ partition: 0, value })) })
+          done += 1
+        }
+      })()
+      await Promise.race([sending, eventually('a first part sent', () => done > batches.length / 4)])
+      await Promise.all([ask('kill-restart'), sending])
+    },
+    { idempotent: true, maxInFlightRequests: 1 },
+  )
   const messages = await read(topic, 4000)
   batches.flat().forEach((value, i) => assert.strictEqual(messages[i].value.toString(), value, `value at ${i}`))
 }
@@ -245,7 +306,10 @@ async function idempotentAcrossKill() {
 async function unknownTopic() {
   const topic = `kafkajs-nowhere-${RUN}`
   await fails('UNKNOWN_TOPIC_OR_PARTITION', impatientAdmin.fetchTopicMetadata({ topics: [topic] }))
-  await fails('UNKNOWN_TOPIC_OR_PARTITION', withProducer((producer) => producer.send({ topic, messages: [{ value: 'v' }] }), {}, impatient))
+  await fails(
+    'UNKNOWN_TOPIC_OR_PARTITION',
+    withProducer((producer) => producer.send({ topic, messages: [{ value: 'v' }] }), {}, impatient),
+  )
   assert(!(await admin.listTopics()).includes(topic), 'the topic was created')
 }
 
@@ -266,7 +330,10 @@ async function offsetOutOfRange() {
 
 async function badConfig() {
   const topic = await newTopic('bad')
-  const create = (wantedTopic) => admin.createTopics({ topics: [{ topic: `kafkajs-bad2-${RUN}`, numPartitions: 1, replicationFactor: 1, ...wantedTopic }] })
+  const create = (wantedTopic) =>
+    admin.createTopics({
+      topics: [{ topic: `kafkajs-bad2-${RUN}`, numPartitions: 1, replicationFactor: 1, ...wantedTopic }],
+    })
   await fails('INVALID_CONFIG', create({ configEntries: [{ name: 'no.such.key', value: '1' }] }))
   await fails('INVALID_CONFIG', create({ configEntries: [{ name: 'retention.ms', value: 'soon' }] }))
   await fails('INVALID_REPLICATION_FACTOR', create({ replicationFactor: 3 }))
@@ -280,14 +347,33 @@ async function badConfig() {
 async function main() {
   await installCodecs()
   await Promise.all([admin.connect(), impatientAdmin.connect()])
-  const codecs = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy, lz4: CompressionTypes.LZ4, zstd: CompressionTypes.ZSTD }
-  await runScenarios({
-    ...Object.fromEntries(Object.entries(codecs).map(([name, type]) => [`codec-${name}`, () => codec(name, type)])),
-    headers, nulls, rebalance, 'commit-resume': commitResume, 'seek-by-time': seekByTime, 'admin-topics': adminTopics,
-    'admin-configs': adminConfigs, 'admin-groups': adminGroups, 'delete-records': deleteRecords,
-    'idempotent-across-kill': idempotentAcrossKill, 'error-unknown-topic': unknownTopic, 'error-too-large': tooLarge,
-    'error-offset-out-of-range': offsetOutOfRange, 'error-bad-config': badConfig,
-  }, wanted)
+  const codecs = {
+    none: CompressionTypes.None,
+    gzip: CompressionTypes.GZIP,
+    snappy: CompressionTypes.Snappy,
+    lz4: CompressionTypes.LZ4,
+    zstd: CompressionTypes.ZSTD,
+  }
+  await runScenarios(
+    {
+      ...Object.fromEntries(Object.entries(codecs).map(([name, type]) => [`codec-${name}`, () => codec(name, type)])),
+      headers,
+      nulls,
+      rebalance,
+      'commit-resume': commitResume,
+      'seek-by-time': seekByTime,
+      'admin-topics': adminTopics,
+      'admin-configs': adminConfigs,
+      'admin-groups': adminGroups,
+      'delete-records': deleteRecords,
+      'idempotent-across-kill': idempotentAcrossKill,
+      'error-unknown-topic': unknownTopic,
+      'error-too-large': tooLarge,
+      'error-offset-out-of-range': offsetOutOfRange,
+      'error-bad-config': badConfig,
+    },
+    wanted,
+  )
   process.exit(0)
 }
 

@@ -5,7 +5,12 @@ import sys
 
 from suite import check
 
-CLIENTS = {"librdkafka": "with_librdkafka", "kafka-python": "with_kafka_python", "aiokafka": "with_aiokafka", "kcat": "with_kcat"}
+CLIENTS = {
+    "librdkafka": "with_librdkafka",
+    "kafka-python": "with_kafka_python",
+    "aiokafka": "with_aiokafka",
+    "kcat": "with_kcat",
+}
 
 
 def ask(what: str) -> None:

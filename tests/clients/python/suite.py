@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 
 SECONDS_MAX = 30
 UNKNOWN_TOPIC_OR_PARTITION, MESSAGE_TOO_LARGE, INVALID_TOPIC, TOPIC_ALREADY_EXISTS = 3, 10, 17, 36
-INVALID_PARTITIONS, INVALID_REPLICATION_FACTOR, INVALID_CONFIG, OFFSET_OUT_OF_RANGE, GROUP_ID_NOT_FOUND = 37, 38, 40, 1, 69
+INVALID_PARTITIONS, INVALID_REPLICATION_FACTOR, INVALID_CONFIG, OFFSET_OUT_OF_RANGE, GROUP_ID_NOT_FOUND = (
+    37,
+    38,
+    40,
+    1,
+    69,
+)
 
 
 class KafkaCode(Exception):
@@ -40,7 +46,14 @@ class Client:
     name = "client"
     can_delete_groups = True
     # Headers and (key, value) pairs that it must carry; a client names fewer where it cannot express one.
-    headers = [("a", b"1"), ("a", b"2"), ("empty", b""), ("", b"no name"), ("\u00fc\u20ac", b"\x00\xff\x80"), ("null", None)]
+    headers = [
+        ("a", b"1"),
+        ("a", b"2"),
+        ("empty", b""),
+        ("", b"no name"),
+        ("\u00fc\u20ac", b"\x00\xff\x80"),
+        ("null", None),
+    ]
     pairs = [(None, b"v"), (b"k", None), (None, None), (b"", b""), (b"k", b"v")]
     lacks: dict[str, str] = {}  # scenario: why the client cannot do it
 
@@ -103,13 +116,24 @@ class Suite:
         self.run = format(int(time.time() * 1000), "x")
 
     def scenarios(self) -> dict:
-        codecs = {f"codec-{codec}": (lambda codec=codec: self.codec(codec)) for codec in ("none", "gzip", "snappy", "lz4", "zstd")}
+        codecs = {
+            f"codec-{codec}": (lambda codec=codec: self.codec(codec))
+            for codec in ("none", "gzip", "snappy", "lz4", "zstd")
+        }
         return codecs | {
-            "headers": self.headers, "nulls": self.nulls, "rebalance": self.rebalance, "commit-resume": self.commit_resume,
-            "seek-by-time": self.seek_by_time, "admin-topics": self.admin_topics, "admin-configs": self.admin_configs,
-            "admin-groups": self.admin_groups, "delete-records": self.delete_records,
-            "idempotent-across-kill": self.idempotent_across_kill, "error-unknown-topic": self.unknown_topic,
-            "error-too-large": self.too_large, "error-offset-out-of-range": self.offset_out_of_range,
+            "headers": self.headers,
+            "nulls": self.nulls,
+            "rebalance": self.rebalance,
+            "commit-resume": self.commit_resume,
+            "seek-by-time": self.seek_by_time,
+            "admin-topics": self.admin_topics,
+            "admin-configs": self.admin_configs,
+            "admin-groups": self.admin_groups,
+            "delete-records": self.delete_records,
+            "idempotent-across-kill": self.idempotent_across_kill,
+            "error-unknown-topic": self.unknown_topic,
+            "error-too-large": self.too_large,
+            "error-offset-out-of-range": self.offset_out_of_range,
             "error-bad-config": self.bad_config,
         }
 
@@ -138,7 +162,9 @@ class Suite:
     def codec(self, codec: str) -> None:
         topic = self.topic(f"codec-{codec}")
         source = random.Random(7)
-        messages = [Message(b"".join(b"aa" + source.randbytes(1) for _ in range(i * 7 // 3)), b"key-%d" % i) for i in range(500)]
+        messages = [
+            Message(b"".join(b"aa" + source.randbytes(1) for _ in range(i * 7 // 3)), b"key-%d" % i) for i in range(500)
+        ]
         self.client.produce(topic, messages, codec)
         got = self.client.read(topic, len(messages))
         for i, (sent, read) in enumerate(zip(messages, got, strict=True)):
@@ -187,8 +213,10 @@ class Suite:
                 ends[index, message.partition] = message.offset + 1
 
     def settle(self, seen: set, ends: dict, members: list, sizes: list[int]) -> None:
-        eventually(f"assignment {sizes}",
-                   lambda: self.drain(seen, ends, members) or [member.assigned() for member in members] == sizes)
+        eventually(
+            f"assignment {sizes}",
+            lambda: self.drain(seen, ends, members) or [member.assigned() for member in members] == sizes,
+        )
 
     def commit_resume(self) -> None:
         topic, group = self.topic("commit"), self.name("commit")

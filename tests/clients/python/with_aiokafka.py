@@ -45,8 +45,15 @@ def message_of(raw) -> Message:
 class GroupMember(Member):
     def __init__(self, bootstrap: str, group: str, topic: str):
         self.consumer = started(
-            AIOKafkaConsumer, topic, bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False,
-            auto_offset_reset="earliest", heartbeat_interval_ms=200, session_timeout_ms=10000)
+            AIOKafkaConsumer,
+            topic,
+            bootstrap_servers=bootstrap,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            heartbeat_interval_ms=200,
+            session_timeout_ms=10000,
+        )
 
     def poll(self) -> list[Message]:
         return [message_of(raw) for batch in wait(self.consumer.getmany(timeout_ms=50)).values() for raw in batch]
@@ -55,7 +62,14 @@ class GroupMember(Member):
         return len(self.consumer.assignment())
 
     def commit(self, topic: str, offsets: dict[int, int]) -> None:
-        wait(self.consumer.commit({TopicPartition(topic, partition): OffsetAndMetadata(offset, "") for partition, offset in offsets.items()}))
+        wait(
+            self.consumer.commit(
+                {
+                    TopicPartition(topic, partition): OffsetAndMetadata(offset, "")
+                    for partition, offset in offsets.items()
+                }
+            )
+        )
 
     def close(self) -> None:
         wait(self.consumer.stop())
@@ -64,16 +78,26 @@ class GroupMember(Member):
 class IdempotentSender(Sender):
     def __init__(self, bootstrap: str):
         self.producer = started(
-            AIOKafkaProducer, bootstrap_servers=bootstrap, enable_idempotence=True, acks="all", max_batch_size=1000, linger_ms=1,
-            request_timeout_ms=10000, metadata_max_age_ms=5000)
+            AIOKafkaProducer,
+            bootstrap_servers=bootstrap,
+            enable_idempotence=True,
+            acks="all",
+            max_batch_size=1000,
+            linger_ms=1,
+            request_timeout_ms=10000,
+            metadata_max_age_ms=5000,
+        )
         self.waits: list = []
 
     def send(self, topic: str, value: bytes) -> None:
-        self.waits.append(asyncio.run_coroutine_threadsafe(self.producer.send(topic, value, partition=0), LOOP).result(60))
+        self.waits.append(
+            asyncio.run_coroutine_threadsafe(self.producer.send(topic, value, partition=0), LOOP).result(60)
+        )
 
     def flush(self) -> list[int]:
         async def all_of() -> list:
             return await asyncio.gather(*self.waits)
+
         return [answer.offset for answer in wait(all_of())]
 
     def close(self) -> None:
@@ -113,11 +137,17 @@ class Aiokafka(Client):
         return entry[1], entry[3] == 1  # (name, value, read only, source, ...); source 1: set on the topic
 
     def set_topic_config(self, name, key, value):
-        answer = wait(self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, {} if value is None else {key: value})]))[0]
+        answer = wait(
+            self.admin.alter_configs(
+                [ConfigResource(ConfigResourceType.TOPIC, name, {} if value is None else {key: value})]
+            )
+        )[0]
         refuse(*answer.resources[0][:2])
 
     def delete_records(self, name, before):
-        return wait(self.admin.delete_records({TopicPartition(name, 0): RecordsToDelete(before)}))[TopicPartition(name, 0)]
+        return wait(self.admin.delete_records({TopicPartition(name, 0): RecordsToDelete(before)}))[
+            TopicPartition(name, 0)
+        ]
 
     def _with_consumer(self, call):
         consumer = started(AIOKafkaConsumer, bootstrap_servers=self.bootstrap)
@@ -127,10 +157,14 @@ class Aiokafka(Client):
             wait(consumer.stop())
 
     def earliest(self, name):
-        return self._with_consumer(lambda consumer: consumer.beginning_offsets([TopicPartition(name, 0)]))[TopicPartition(name, 0)]
+        return self._with_consumer(lambda consumer: consumer.beginning_offsets([TopicPartition(name, 0)]))[
+            TopicPartition(name, 0)
+        ]
 
     def latest(self, name):
-        return self._with_consumer(lambda consumer: consumer.end_offsets([TopicPartition(name, 0)]))[TopicPartition(name, 0)]
+        return self._with_consumer(lambda consumer: consumer.end_offsets([TopicPartition(name, 0)]))[
+            TopicPartition(name, 0)
+        ]
 
     def offset_at(self, name, timestamp_ms):
         partition = TopicPartition(name, 0)
@@ -138,23 +172,37 @@ class Aiokafka(Client):
         return found and found.offset
 
     def produce(self, name, messages, codec="none", large=False):
-        producer = wait(make_on_loop(
-            AIOKafkaProducer, bootstrap_servers=self.bootstrap, compression_type=None if codec == "none" else codec, linger_ms=20,
-            max_request_size=5_000_000 if large else 1_048_576, request_timeout_ms=5000))
+        producer = wait(
+            make_on_loop(
+                AIOKafkaProducer,
+                bootstrap_servers=self.bootstrap,
+                compression_type=None if codec == "none" else codec,
+                linger_ms=20,
+                max_request_size=5_000_000 if large else 1_048_576,
+                request_timeout_ms=5000,
+            )
+        )
 
         async def send_all() -> list[int]:
             await producer.start()
             try:
-                waits = [await producer.send(name, message.value, message.key, message.partition, message.timestamp_ms, message.headers)
-                         for message in messages]
+                waits = [
+                    await producer.send(
+                        name, message.value, message.key, message.partition, message.timestamp_ms, message.headers
+                    )
+                    for message in messages
+                ]
                 return [(await one).offset for one in waits]
             finally:
                 await producer.stop()
+
         return wait(send_all())
 
     def read(self, name, count, start=None):
         partition = TopicPartition(name, 0)
-        consumer = started(AIOKafkaConsumer, bootstrap_servers=self.bootstrap, auto_offset_reset="none", check_crcs=True)
+        consumer = started(
+            AIOKafkaConsumer, bootstrap_servers=self.bootstrap, auto_offset_reset="none", check_crcs=True
+        )
 
         async def read_all() -> list[Message]:
             consumer.assign([partition])
@@ -164,6 +212,7 @@ class Aiokafka(Client):
             while len(messages) < count and time.monotonic() < deadline:
                 messages += [message_of(raw) for raw in (await consumer.getmany(timeout_ms=500)).get(partition, [])]
             return messages
+
         try:
             return wait(read_all())
         finally:
@@ -193,6 +242,7 @@ class Aiokafka(Client):
         async def commit() -> None:
             consumer.assign([partition])
             await consumer.commit({partition: OffsetAndMetadata(offset, "")})
+
         try:
             wait(commit())
         finally:

@@ -25,8 +25,14 @@ def message_of(raw) -> Message:
 class GroupMember(Member):
     def __init__(self, bootstrap: str, group: str, topic: str):
         self.consumer = KafkaConsumer(
-            topic, bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False, auto_offset_reset="earliest",
-            heartbeat_interval_ms=200, session_timeout_ms=10000)
+            topic,
+            bootstrap_servers=bootstrap,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            heartbeat_interval_ms=200,
+            session_timeout_ms=10000,
+        )
 
     def poll(self) -> list[Message]:
         return [message_of(raw) for batch in self.consumer.poll(300).values() for raw in batch]
@@ -35,7 +41,12 @@ class GroupMember(Member):
         return len(self.consumer.assignment())
 
     def commit(self, topic: str, offsets: dict[int, int]) -> None:
-        self.consumer.commit({TopicPartition(topic, partition): OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()})
+        self.consumer.commit(
+            {
+                TopicPartition(topic, partition): OffsetAndMetadata(offset, "", -1)
+                for partition, offset in offsets.items()
+            }
+        )
 
     def close(self) -> None:
         self.consumer.close()
@@ -44,8 +55,14 @@ class GroupMember(Member):
 class IdempotentSender(Sender):
     def __init__(self, bootstrap: str):
         self.producer = KafkaProducer(
-            bootstrap_servers=bootstrap, enable_idempotence=True, acks="all", batch_size=1000, linger_ms=1, request_timeout_ms=10000,
-            reconnect_backoff_max_ms=500)
+            bootstrap_servers=bootstrap,
+            enable_idempotence=True,
+            acks="all",
+            batch_size=1000,
+            linger_ms=1,
+            request_timeout_ms=10000,
+            reconnect_backoff_max_ms=500,
+        )
         self.futures: list = []
 
     def send(self, topic: str, value: bytes) -> None:
@@ -68,7 +85,10 @@ class KafkaPython(Client):
         self.admin = KafkaAdminClient(bootstrap_servers=bootstrap, reconnect_backoff_max_ms=500)
 
     def create_topic(self, name, partitions, replicas=1, configs=None):
-        told(self.admin.create_topics, {name: {"num_partitions": partitions, "replication_factor": replicas, "configs": configs or {}}})
+        told(
+            self.admin.create_topics,
+            {name: {"num_partitions": partitions, "replication_factor": replicas, "configs": configs or {}}},
+        )
 
     def delete_topic(self, name):
         told(self.admin.delete_topics, [name])
@@ -83,18 +103,24 @@ class KafkaPython(Client):
         told(self.admin.create_partitions, {name: total})
 
     def topic_config(self, name, key):
-        described = told(self.admin.describe_configs, [ConfigResource(ConfigResourceType.TOPIC, name, [key])], config_filter="all")
+        described = told(
+            self.admin.describe_configs, [ConfigResource(ConfigResourceType.TOPIC, name, [key])], config_filter="all"
+        )
         entry = described["topic"][name][key]
         return entry["value"], entry["config_source"] == "DYNAMIC_TOPIC_CONFIG"
 
     def set_topic_config(self, name, key, value):
-        change = ConfigResource(ConfigResourceType.TOPIC, name, {key: ("DELETE", None) if value is None else ("SET", value)})
+        change = ConfigResource(
+            ConfigResourceType.TOPIC, name, {key: ("DELETE", None) if value is None else ("SET", value)}
+        )
         answer = told(self.admin.alter_configs, [change], raise_on_unknown=False)["topic"][name]
         if "error" in str(answer).lower():
             raise KafkaCode(int(str(answer).partition("[Error ")[2].partition("]")[0]), answer)
 
     def delete_records(self, name, before):
-        return told(self.admin.delete_records, {TopicPartition(name, 0): before})[TopicPartition(name, 0)]["low_watermark"]
+        return told(self.admin.delete_records, {TopicPartition(name, 0): before})[TopicPartition(name, 0)][
+            "low_watermark"
+        ]
 
     def _with_consumer(self, call):
         consumer = KafkaConsumer(bootstrap_servers=self.bootstrap)
@@ -104,10 +130,14 @@ class KafkaPython(Client):
             consumer.close()
 
     def earliest(self, name):
-        return self._with_consumer(lambda consumer: consumer.beginning_offsets([TopicPartition(name, 0)])[TopicPartition(name, 0)])
+        return self._with_consumer(
+            lambda consumer: consumer.beginning_offsets([TopicPartition(name, 0)])[TopicPartition(name, 0)]
+        )
 
     def latest(self, name):
-        return self._with_consumer(lambda consumer: consumer.end_offsets([TopicPartition(name, 0)])[TopicPartition(name, 0)])
+        return self._with_consumer(
+            lambda consumer: consumer.end_offsets([TopicPartition(name, 0)])[TopicPartition(name, 0)]
+        )
 
     def offset_at(self, name, timestamp_ms):
         partition = TopicPartition(name, 0)
@@ -116,10 +146,16 @@ class KafkaPython(Client):
 
     def produce(self, name, messages, codec="none", large=False):
         options = {"compression_type": None if codec == "none" else codec, "linger_ms": 20, "max_block_ms": 2000}
-        producer = KafkaProducer(bootstrap_servers=self.bootstrap, **options, **({"max_request_size": 5_000_000} if large else {}))
+        producer = KafkaProducer(
+            bootstrap_servers=self.bootstrap, **options, **({"max_request_size": 5_000_000} if large else {})
+        )
         try:
-            futures = [producer.send(name, message.value, message.key, message.headers, message.partition, message.timestamp_ms)
-                       for message in messages]
+            futures = [
+                producer.send(
+                    name, message.value, message.key, message.headers, message.partition, message.timestamp_ms
+                )
+                for message in messages
+            ]
             return [told(future.get, SECONDS_MAX).offset for future in futures]
         except KafkaTimeoutError as problem:  # no metadata within max_block_ms: its word for an unknown topic
             raise KafkaCode(UNKNOWN_TOPIC_OR_PARTITION, problem) from problem
@@ -162,7 +198,9 @@ class KafkaPython(Client):
         return told(self.admin.list_group_offsets, {group: None})[group][TopicPartition(name, partition)].offset
 
     def commit(self, group, name, offset):
-        answers = told(self.admin.alter_group_offsets, group, {TopicPartition(name, 0): OffsetAndMetadata(offset, "", -1)})
+        answers = told(
+            self.admin.alter_group_offsets, group, {TopicPartition(name, 0): OffsetAndMetadata(offset, "", -1)}
+        )
         for error in answers.values():
             if error.errno:
                 raise KafkaCode(error.errno, error)

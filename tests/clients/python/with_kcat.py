@@ -13,7 +13,10 @@ FORMAT = r"%p %o %T %K %S %h\x01%k%s"  # lengths first, so that any bytes can fo
 HEAD = re.compile(rb"(\d+) (\d+) (-?\d+) (-?\d+) (-?\d+) ([^\x01]*)\x01")
 MESSAGE_END, KEY_END = "<end of message>", "<end of key>"
 REFUSALS = {
-    "Unknown topic": 3, "Message size too large": 10, "Offset out of range": 1, "Unknown partition": 3,
+    "Unknown topic": 3,
+    "Message size too large": 10,
+    "Offset out of range": 1,
+    "Unknown partition": 3,
 }
 
 
@@ -43,9 +46,16 @@ def messages_of(output: bytes) -> tuple[list[Message], bytes]:
         if end > len(output):
             break
         headers = [tuple(pair.partition(b"=")[::2]) for pair in match[6].split(b",")] if match[6] else []
-        messages.append(Message(
-            None if value_size < 0 else output[value_start:end], None if key_size < 0 else output[key_start:value_start],
-            [(name.decode(), None if value == b"NULL" else value) for name, value in headers], timestamp_ms, partition, offset))
+        messages.append(
+            Message(
+                None if value_size < 0 else output[value_start:end],
+                None if key_size < 0 else output[key_start:value_start],
+                [(name.decode(), None if value == b"NULL" else value) for name, value in headers],
+                timestamp_ms,
+                partition,
+                offset,
+            )
+        )
         position = end
     return messages, output[position:]
 
@@ -55,9 +65,30 @@ class GroupMember(Member):
 
     def __init__(self, bootstrap: str, group: str, topic: str, *more: str):
         self.process = subprocess.Popen(
-            ["kcat", "-b", bootstrap, "-G", group, "-u", "-f", FORMAT, "-X", "auto.offset.reset=earliest", "-X", "heartbeat.interval.ms=200",
-             "-X", "session.timeout.ms=10000", "-X", "auto.commit.interval.ms=100", *more, topic],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            [
+                "kcat",
+                "-b",
+                bootstrap,
+                "-G",
+                group,
+                "-u",
+                "-f",
+                FORMAT,
+                "-X",
+                "auto.offset.reset=earliest",
+                "-X",
+                "heartbeat.interval.ms=200",
+                "-X",
+                "session.timeout.ms=10000",
+                "-X",
+                "auto.commit.interval.ms=100",
+                *more,
+                topic,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         os.set_blocking(self.process.stdout.fileno(), False)
         self.rest = b""
         self.partitions = 0
@@ -95,8 +126,28 @@ class IdempotentSender(Sender):
     def send(self, topic: str, value: bytes) -> None:
         if self.process is None:
             self.process = subprocess.Popen(
-                ["kcat", "-b", self.bootstrap, "-P", "-E", "-t", topic, "-p", "0", "-X", "enable.idempotence=true", "-X", "linger.ms=1",
-                 "-X", "batch.num.messages=20", "-X", "message.timeout.ms=120000"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+                [
+                    "kcat",
+                    "-b",
+                    self.bootstrap,
+                    "-P",
+                    "-E",
+                    "-t",
+                    topic,
+                    "-p",
+                    "0",
+                    "-X",
+                    "enable.idempotence=true",
+                    "-X",
+                    "linger.ms=1",
+                    "-X",
+                    "batch.num.messages=20",
+                    "-X",
+                    "message.timeout.ms=120000",
+                ],
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
         self.process.stdin.write(value + b"\n")
         self.process.stdin.flush()
 
@@ -110,9 +161,18 @@ class IdempotentSender(Sender):
 
 class Kcat(Client):
     name = "kcat"
-    headers = [("a", b"1"), ("a", b"2"), ("empty", b""), ("\u00fc\u20ac", b"\xff\x80"), ("null", None)]  # no zero bytes: they are arguments
+    headers = [
+        ("a", b"1"),
+        ("a", b"2"),
+        ("empty", b""),
+        ("\u00fc\u20ac", b"\xff\x80"),
+        ("null", None),
+    ]  # no zero bytes: they are arguments
     pairs = [pair for pair in Client.pairs if pair not in ((b"", b""), (None, None))]
-    lacks = dict.fromkeys(("admin-topics", "admin-configs", "admin-groups", "delete-records", "error-bad-config"), "kcat has no administration")
+    lacks = dict.fromkeys(
+        ("admin-topics", "admin-configs", "admin-groups", "delete-records", "error-bad-config"),
+        "kcat has no administration",
+    )
 
     def __init__(self, bootstrap: str):
         super().__init__(bootstrap)
@@ -157,11 +217,36 @@ class Kcat(Client):
         options += ["-Z"] if first.value is None else []  # sends what is empty as null
         lines = [(b"" if one.key is None else one.key + KEY_END.encode()) + (one.value or b"") for one in messages]
         options += [] if first.key is None else ["-K", KEY_END]
-        kcat(self.bootstrap, "-P", "-t", name, "-D", MESSAGE_END, *options, given=MESSAGE_END.encode().join(lines) + MESSAGE_END.encode())
+        kcat(
+            self.bootstrap,
+            "-P",
+            "-t",
+            name,
+            "-D",
+            MESSAGE_END,
+            *options,
+            given=MESSAGE_END.encode().join(lines) + MESSAGE_END.encode(),
+        )
 
     def read(self, name, count, start=None):
-        output = kcat(self.bootstrap, "-C", "-t", name, "-p", "0", "-c", str(count), "-f", FORMAT, "-X", "check.crcs=true",
-                      "-o", "beginning" if start is None else str(start), "-X", "topic.auto.offset.reset=error")
+        output = kcat(
+            self.bootstrap,
+            "-C",
+            "-t",
+            name,
+            "-p",
+            "0",
+            "-c",
+            str(count),
+            "-f",
+            FORMAT,
+            "-X",
+            "check.crcs=true",
+            "-o",
+            "beginning" if start is None else str(start),
+            "-X",
+            "topic.auto.offset.reset=error",
+        )
         return messages_of(output)[0]
 
     def member(self, group, name):

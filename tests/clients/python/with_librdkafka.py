@@ -4,7 +4,15 @@ import time
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import admin as rd_admin
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ConfigSource, NewPartitions, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ConfigSource,
+    NewPartitions,
+    NewTopic,
+)
 from suite import SECONDS_MAX, Client, KafkaCode, Member, Message, Sender, Suite
 
 
@@ -29,9 +37,17 @@ def message_of(raw) -> Message:
 
 class GroupMember(Member):
     def __init__(self, bootstrap: str, group: str, topic: str):
-        self.consumer = Consumer({
-            "bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "auto.offset.reset": "earliest",
-            "heartbeat.interval.ms": 200, "session.timeout.ms": 10000, "partition.assignment.strategy": "range"})
+        self.consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "heartbeat.interval.ms": 200,
+                "session.timeout.ms": 10000,
+                "partition.assignment.strategy": "range",
+            }
+        )
         self.consumer.subscribe([topic])
 
     def poll(self) -> list[Message]:
@@ -41,7 +57,10 @@ class GroupMember(Member):
         return len(self.consumer.assignment())
 
     def commit(self, topic: str, offsets: dict[int, int]) -> None:
-        self.consumer.commit(offsets=[TopicPartition(topic, partition, offset) for partition, offset in offsets.items()], asynchronous=False)
+        self.consumer.commit(
+            offsets=[TopicPartition(topic, partition, offset) for partition, offset in offsets.items()],
+            asynchronous=False,
+        )
 
     def close(self) -> None:
         self.consumer.close()
@@ -49,9 +68,16 @@ class GroupMember(Member):
 
 class IdempotentSender(Sender):
     def __init__(self, bootstrap: str):
-        self.producer = Producer({
-            "bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 1, "batch.num.messages": 20,
-            "message.timeout.ms": 120000, "retry.backoff.ms": 50})
+        self.producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 1,
+                "batch.num.messages": 20,
+                "message.timeout.ms": 120000,
+                "retry.backoff.ms": 50,
+            }
+        )
         self.offsets: list[int] = []
         self.errors: list[KafkaError] = []
 
@@ -104,7 +130,11 @@ class Librdkafka(Client):
     def set_topic_config(self, name, key, value):
         how = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
         entry = ConfigEntry(key, value or "", incremental_operation=how)
-        results(self.admin.incremental_alter_configs([ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=[entry])]))
+        results(
+            self.admin.incremental_alter_configs(
+                [ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=[entry])]
+            )
+        )
 
     def delete_records(self, name, before):
         return results(self.admin.delete_records([TopicPartition(name, 0, before)]))[0].low_watermark
@@ -123,22 +153,39 @@ class Librdkafka(Client):
         return None if found == -1 else found
 
     def produce(self, name, messages, codec="none", large=False):
-        options = {"bootstrap.servers": self.bootstrap, "compression.type": codec, "linger.ms": 20, "topic.metadata.propagation.max.ms": 500}
+        options = {
+            "bootstrap.servers": self.bootstrap,
+            "compression.type": codec,
+            "linger.ms": 20,
+            "topic.metadata.propagation.max.ms": 500,
+        }
         producer = Producer(options | ({"message.max.bytes": 5_000_000} if large else {}))
         offsets, errors = [], []
         for message in messages:
             producer.produce(
-                name, message.value, message.key, partition=message.partition, headers=message.headers, timestamp=message.timestamp_ms or 0,
-                on_delivery=lambda error, raw: errors.append(error) if error else offsets.append(raw.offset()))
+                name,
+                message.value,
+                message.key,
+                partition=message.partition,
+                headers=message.headers,
+                timestamp=message.timestamp_ms or 0,
+                on_delivery=lambda error, raw: errors.append(error) if error else offsets.append(raw.offset()),
+            )
         producer.flush(SECONDS_MAX)
         if errors:
             raise refusal(errors[0])
         return offsets
 
     def read(self, name, count, start=None):
-        consumer = Consumer({
-            "bootstrap.servers": self.bootstrap, "group.id": "unused", "enable.auto.commit": False, "check.crcs": True,
-            "auto.offset.reset": "earliest" if start is None else "error"})
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": "unused",
+                "enable.auto.commit": False,
+                "check.crcs": True,
+                "auto.offset.reset": "earliest" if start is None else "error",
+            }
+        )
         consumer.assign([TopicPartition(name, 0, -2 if start is None else start)])
         messages: list[Message] = []
         deadline = time.monotonic() + SECONDS_MAX
@@ -170,7 +217,11 @@ class Librdkafka(Client):
         return results(self.admin.list_consumer_group_offsets([wanted]))[0].topic_partitions[0].offset
 
     def commit(self, group, name, offset):
-        results(self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, [TopicPartition(name, 0, offset)])]))
+        results(
+            self.admin.alter_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group, [TopicPartition(name, 0, offset)])]
+            )
+        )
 
 
 def make(bootstrap: str, ask) -> Suite:
