@@ -3,9 +3,9 @@
 Run in the planted tree, as a process of its own: `python -m chaos.mutants.hunt --seconds 60 --seed 1 --for C1.3,C1.6`. It prints one JSON
 object. Time is the processor's, so that the verdict does not depend on what else runs. The steps are those of the disk layer, the cheap ones first; none of them depends on the mutant:
 
-1. every word of length 0 and 1, from every start, under every policy, on the weakest disk, few states at each crash point;
-2. every call to the disk fails once, every kind of file decays;
-3. the first again, on all disks, with many states and with crashes inside recovery;
+1. every word of length 0 and 1, from every start, under every policy, a glimpse of the states of the weakest disk;
+2. the same with more states; in between every call to the disk fails once, and every kind of file decays;
+3. the same on all disks, with many states and with crashes inside recovery;
 4. words of length 2 and random longer ones, in turn, until the time is over.
 
 It ends at the first step that shows one of the statements asked for. What else was broken on the way is told too. An exception that no
@@ -26,6 +26,7 @@ from chaos.disk.faults import CALLS, Fault
 from chaos.disk.lab import Lab, Limits
 from chaos.disk.profiles import WEAKEST
 
+GLIMPSE = Limits(24, 0, (WEAKEST,), share=0.03)
 QUICK = Limits(24, 0, (WEAKEST,), share=0.15)
 THOROUGH = Limits(200, 16)
 LATER = Limits(40, 64, (WEAKEST,), share=0.3)
@@ -38,10 +39,21 @@ Found = list[tuple[str, str]]  # (statement, text)
 
 def steps(seed: int) -> Iterator[tuple[str, Found]]:
     """(what was done, what was broken), for ever."""
-    yield from _letters(seed, QUICK)
-    yield from _errors()
+    yield from _letters(seed, GLIMPSE)
+    yield from _in_turn(_letters(seed, QUICK), _errors())
     yield from _letters(seed, THOROUGH)
     yield from _words(seed)
+
+
+def _in_turn(*sources: Iterator) -> Iterator:
+    left = list(sources)
+    while left:
+        for source in tuple(left):
+            entry = next(source, None)
+            if entry is None:
+                left.remove(source)
+            else:
+                yield entry
 
 
 def _letters(seed: int, limits: Limits) -> Iterator[tuple[str, Found]]:

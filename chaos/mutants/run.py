@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from chaos.mutants.catalogue import PYTEST, ROOT, Mutant, load, planted
+from chaos.mutants.catalogue import PYTEST, ROOT, Misplaced, Mutant, load, planted
 
 COPIED = ("refbroker", "chaos", "pyproject.toml")
 FOR_TESTS = ("tests", "specs", "README.md", "Makefile")
@@ -81,11 +81,16 @@ def choose(mutants: list[Mutant], seed: int, sample: int | None, names: tuple[st
 
 def _hunt_one(mutant: Mutant, seconds: float, seed: int) -> Outcome:
     outcome = Outcome(mutant.name, mutant.kind, mutant.is_harmless)
+    try:
+        text = planted(mutant)
+    except Misplaced as error:
+        outcome.trouble = str(error)
+        return outcome
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         tree = Path(directory)
         test = mutant.hunt.removeprefix(PYTEST) if mutant.hunt.startswith(PYTEST) else None
         _copy(tree, test is not None)
-        (tree / mutant.file).write_text(planted(mutant))
+        (tree / mutant.file).write_text(text)
         if test is not None:
             _run_test(outcome, tree, test)
         else:
