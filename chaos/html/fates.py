@@ -75,6 +75,7 @@ def _operations(replay, at: int) -> list[Operation]:
     """The plan is driven once more: the driver keeps no record of where operations begin."""
     plan = replay.plan
     driver = Driver(POLICIES[plan["policy"]])
+    known: set[int] = set()
     with quietly():
         driver.start()
         found = [Operation("start", True, 0, driver.at)]
@@ -83,12 +84,10 @@ def _operations(replay, at: int) -> list[Operation]:
             driver.do(operation)
             found.append(Operation(name_of(operation), place < len(plan["setup"]), begin, driver.at,
                                    [Told(text, driver.at if driver.at <= at else None) for text in driver.refused[refused:]]))
-    for entry in replay.driver.ledger.partitions:
-        for step in entry.steps:
-            if step.began > at:
-                continue
-            place = next((operation for operation in reversed(found) if operation.begin <= step.began), found[0])
-            place.told.append(_told(entry, step, at))
+            for entry in driver.ledger.partitions:
+                new = [step for step in entry.steps if id(step) not in known]
+                known |= set(map(id, new))
+                found[-1].told += [_told(entry, step, at) for step in new if step.began <= at]
     return found
 
 

@@ -11,6 +11,7 @@ from chaos.html.fates import DURABLE, KEPT, LOST, NEVER, TORN, Facts
 from chaos.html.page import escape, key
 
 LANE, STEP, LETTER = 28, 18, 7.2  # pixels: height of a lane, width of a line of the write list, width of a letter
+MARGIN = 100  # behind the last operation: room for words
 LANES_MAX = 40
 _ZEROS = re.compile(r"0{10,}([0-9])")
 
@@ -44,7 +45,7 @@ def draw(facts: Facts, at: int, fault: str) -> str:
     xs, width = _places(facts)
     names, lanes = _lanes(facts)
     height = LANE * (2 + len(names))
-    crash_x = (xs[at] if at < len(xs) else width) - STEP / 2
+    crash_x = xs[at] - STEP / 2 if at < len(xs) else width - MARGIN - 3
     out = [f'<svg width="{width:.0f}" height="{height}" role="img" aria-label="time line of {len(facts.events)} effects and syncs; the crash comes after {at}">',
            f'<rect class="after" x="{crash_x}" y="0" width="100%" height="{height}"/>']
     out += (f'<line class="row" x1="0" x2="100%" y1="{LANE * row}" y2="{LANE * row}"/>' for row in range(1, 2 + len(names)))
@@ -67,7 +68,7 @@ def _places(facts: Facts) -> tuple[list[float], float]:
             xs[operation.begin + place] = x + wide * (place + 0.5) / count
         operation.x, operation.width = x, wide
         x += wide + 6
-    return xs, x + 90
+    return xs, x + MARGIN
 
 
 def _lanes(facts: Facts) -> tuple[list[str], dict[int, int]]:

@@ -25,7 +25,7 @@ EVIDENCE_MAX = 1500  # characters of one finding
 STORY_MAX = 12_000  # characters of one story; its own page has it all
 
 STYLE = chart.STYLE + """
-.verdicts td{white-space:nowrap}.verdicts td.s{white-space:normal;min-width:210px}.verdicts td.good,.verdicts td.warn,.verdicts td.bad{font-weight:600}
+.verdicts td{white-space:nowrap}.verdicts td.s{white-space:normal;min-width:300px}.verdicts td.good,.verdicts td.warn,.verdicts td.bad{font-weight:600}
 .verdicts td span{font-weight:400;color:var(--soft);font-variant-numeric:tabular-nums}.verdicts td.bad{background:var(--bad-bg)}
 .verdicts td.warn{background:var(--warn-bg)}.verdicts .fault th{background:var(--panel);text-align:left}
 .verdicts.news tr.quiet{display:none}
@@ -117,7 +117,7 @@ def _broken(report, limits: Limits) -> Iterator[str]:
     for key, row in broken[:limits.failures]:
         layer, statement, policy, fault = key
         yield f'<section class=failure id="{_anchor(key)}"><h3>{escape(statement)}: {escape(_title(statement))}</h3>'
-        yield f"<p class=soft>{escape(f'{layer} layer, {fault} {FAULTS.get(fault, str())}, policy {policy}: {len(row.broken)} of {row.judged} judgements')}</p>"
+        yield f"<p class=soft>{escape(f'{layer} layer, {fault} {FAULTS.get(fault, str())}, policy {policy}: {number(len(row.broken))} of {number(row.judged)} judgements')}</p>"
         yield "<ul>" + "".join(f"<li>{_finding(finding)}</li>" for finding in row.broken[:EXAMPLES_MAX]) + "</ul>"
         mine = [path for path in plans if (plans[path].get("statement"), plans[path].get("crash", {}).get("fault")) == (statement, fault)]
         for path in mine if layer == "disk" else ():

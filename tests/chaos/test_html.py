@@ -204,6 +204,19 @@ def test_each_byte_is_what_the_three_contents_say(failing_plan):
     assert all((fate.state == fates.NEVER) == (index >= replay.plan["crash"]["after_events"]) for index, fate in enumerate(known.fates))
 
 
+def test_what_was_told_belongs_to_the_operation_that_asked(failing_plan):
+    """Also where an operation made no effect at all, as a deletion within the first segment."""
+    made = {**failing_plan[1].plan, "setup": [], "operations": [{"op": "append"}, {"op": "idempotent"}, {"op": "delete_records"}, {"op": "checkpoint"}],
+            "crash": {"fault": "F1", "disk": "any", "after_events": 0, "deviations": {}}}
+    whole = plan.replay(made).driver.at
+    found = fates.facts_of(plan.replay({**made, "crash": {**made["crash"], "after_events": whole}}))
+    told = {operation.name: [(each.text, each.at is not None) for each in operation.told] for operation in found.operations}
+    assert told == {"start": [], "append": [("a-0 offset 0", True)], "idempotent": [("a-0 offset 1", True)],
+                    "delete_records": [("a-0 delete below 1", True)], "checkpoint": []}
+    assert fates.NEVER not in {fate.state for fate in found.fates}
+    assert not any(operation.told for operation in fates.facts_of(plan.replay(made)).operations)
+
+
 @pytest.mark.parametrize("cached, durable, left, states", [
     (b"abcdef", b"abc", b"abcdef", "dddkkk"), (b"abcdef", b"abc", b"abcd", "dddkll"), (b"abcdef", b"", b"\0\0cdef", "ttkkkk"),
     (b"ab", b"abcd", b"abcd", "ddxx"), (b"", b"", b"", ""), (b"abc", b"abc", b"", "lll")])
