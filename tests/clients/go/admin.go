@@ -138,12 +138,15 @@ func config(topic, key string) *kadm.Config {
 			return &entry
 		}
 	}
-	panic(failure("no config " + key))
+	return nil // the broker does not know the topic yet
 }
 
 // becomes waits, since Kafka's broker learns of a change after the controller has answered.
 func becomes(topic, key, value string) {
-	eventually(key+" is "+value, func() bool { return config(topic, key).MaybeValue() == value })
+	eventually(key+" is "+value, func() bool {
+		entry := config(topic, key)
+		return entry != nil && entry.MaybeValue() == value
+	})
 }
 
 func alter(topic string, change kadm.AlterConfig) error {

@@ -232,7 +232,9 @@ func idempotentAcrossKill() {
 	eventually("all records answered", func() bool { return acked.Load() == count })
 	check(failed.Load() == nil, "a record was refused: %v", failed.Load())
 	for i, got := range read(topic, count) {
-		equal(int64(i), records[i].Offset, "acknowledged offset")
+		if records[i].Offset != -1 { // a duplicate, of which the broker no longer knew the offset
+			equal(int64(i), records[i].Offset, "acknowledged offset")
+		}
 		same(records[i].Value, got.Value, fmt.Sprint("value at ", i))
 	}
 }
