@@ -16,17 +16,22 @@ EVERYTHING = 1 << 30
 STATEMENTS = ("C1.13", "C1.14", "C6.3")
 
 
-def check_live(driver: Driver, injector: Injector, struck_at: int | None) -> list[Problem]:
-    """The process that met the fault, still running."""
+def check_struck(driver: Driver, injector: Injector, began: int) -> list[Problem]:
+    """Right after the operation in which the fault struck, in the same process; the operation began at `began`."""
+    if not injector.fault.kind.startswith("sync") or driver.restarted_since(began):
+        return []
+    found = []
+    if driver.logs.offline is None:
+        found.append(Problem("C1.13", ("", -1), -1, "an fsync failed, and the directory is not offline"))
+    if driver.policy.messages == 1:
+        found += [Problem("C1.13", entry.key, step.base_offset, "acked, though its fsync failed") for entry in driver.ledger.partitions
+                  for step in entry.steps if isinstance(step, Append) and step.acked is not None and step.began >= began]
+    return found
+
+
+def check_live(driver: Driver) -> list[Problem]:
+    """The process as it is now, whatever it met."""
     found = [Problem(statement, ("", -1), -1, text) for statement, text in driver.complaints]
-    failed_sync = injector.struck and injector.fault.kind.startswith("sync")
-    if failed_sync and struck_at is not None:
-        if driver.logs.offline is None and driver.logs.partitions and not driver.restarted_since(struck_at):
-            found.append(Problem("C1.13", ("", -1), -1, f"{injector.log[0]}, and the directory is not offline"))
-        if driver.policy.messages == 1:
-            found += [Problem("C1.13", entry.key, step.base_offset, f"acked after {injector.log[0]}") for entry in driver.ledger.partitions
-                      for step in entry.steps if isinstance(step, Append) and step.acked is not None and step.began >= struck_at
-                      and not driver.restarted_since(struck_at)]
     for entry in driver.ledger.partitions:
         log = driver.logs.partitions.get(entry.key)
         if log is not None and log.offline is None and log.topic_id == entry.topic_id and entry.deleted[0] is None:

@@ -74,18 +74,17 @@ def strike(outcome: SweepOutcome, fault: Fault) -> bool:
     injector = Injector(fault)
     driver.start()
     driver.disk.injector = injector
-    problems, struck_at = _run(driver, injector, WORKLOAD)
+    problems = _run(driver, injector, WORKLOAD)
     outcome.runs += 1
     if not injector.struck:
         return False
     outcome.struck += 1
     outcome.refused += len(driver.refused)
     injector.heal()
-    problems += errors.check_live(driver, injector, struck_at)
-    more, _ = _run(driver, injector, ("append", "idempotent"))
-    problems += more
+    problems += errors.check_live(driver)
+    problems += _run(driver, injector, ("append", "idempotent"))
     if fault.kind != "misdirected":
-        problems += errors.check_live(driver, injector, struck_at)
+        problems += errors.check_live(driver)
         problems += _afterwards(driver, fault)
     for problem in _once(problems):
         text = f"{fault.kind} at call {fault.nth}{' and later' if fault.lasting else ''} ({injector.log[0]}): {problem.text}"
@@ -93,11 +92,11 @@ def strike(outcome: SweepOutcome, fault: Fault) -> bool:
     return True
 
 
-def _run(driver: Driver, injector: Injector, word: tuple[str, ...]) -> tuple[list[Problem], int | None]:
-    """The operations, whatever fails; when the fault first struck."""
-    problems, struck_at = [], None
+def _run(driver: Driver, injector: Injector, word: tuple[str, ...]) -> list[Problem]:
+    """The operations, whatever fails."""
+    problems: list[Problem] = []
     for operation in operations(word):
-        before = driver.at
+        began, before = driver.at, injector.struck
         try:
             driver.do(operation)
         except StartupError as error:
@@ -108,11 +107,10 @@ def _run(driver: Driver, injector: Injector, word: tuple[str, ...]) -> tuple[lis
         except KeyError:
             pass  # the operation's topic could not be made
         except Exception as error:
-            problems.append(Problem("C1.14", ("", -1), -1, f"{operation['op']} raised {type(error).__name__}: {error}"))
-            return problems, struck_at
-        if injector.struck and struck_at is None:
-            struck_at = before
-    return problems, struck_at
+            return [*problems, Problem("C1.14", ("", -1), -1, f"{operation['op']} raised {type(error).__name__}: {error}")]
+        if injector.struck and not before:
+            problems += errors.check_struck(driver, injector, began)
+    return problems
 
 
 def _afterwards(driver: Driver, fault: Fault) -> list[Problem]:

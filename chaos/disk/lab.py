@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 
 from chaos.checks import deletion, survival
 from chaos.checks.crash import ROOT, Image, Problem, Recovered, longest_run, segments_in
-from chaos.disk import workloads
-from chaos.disk.driver import Driver
+from chaos.disk import live, workloads
+from chaos.disk.driver import POLICIES, Driver, config_of
 from chaos.disk.faults import kind_of
 from chaos.disk.ledger import Append, Ledger, Owed, Policy
 from chaos.disk.model import ENTRIES, SYNCS, SimDisk
@@ -36,12 +36,14 @@ LEVELS_MAX = 2
 
 @dataclass
 class Limits:
-    """`bound`: states tried at one crash point under one profile. `nested_every`: of how many recovered images one is crashed into."""
+    """`bound`: states tried at one crash point under one profile. `nested_every`: of how many recovered images one is crashed into.
+    `share`: which part of the states is judged, for a glimpse; the first two (all kept, all lost) always are."""
 
     bound: int = 300
     nested_every: int = 16
     profiles: tuple = STRONGEST_FIRST
     keep_all: bool = False  # every failure, not only the first of its kind
+    share: float = 1.0
 
 
 @dataclass
@@ -58,6 +60,12 @@ class Failure:
     labels: dict[str, dict[str, str]]
     deviations: int
     nested: tuple = ()
+    evidence: tuple[str, ...] = ()  # the unsynced bytes and entries that did not come out
+
+    def verdict(self) -> Verdict:
+        problem = self.problem
+        return Verdict(problem.statement, self.fault, self.policy, self.disk, problem.allowed, problem.key[0], problem.key[1], problem.offset,
+                       problem.text, evidence=self.evidence)
 
 
 @dataclass
@@ -94,6 +102,17 @@ class Tally:
                 self.failures += value
 
 
+_RECOVERERS: dict[bool, Recoverer] = {}
+
+
+def recoverer_for(policy: Policy) -> Recoverer:
+    """Of the policy, recovery only sees whether the high watermark follows the durable end (flush.messages=1): the other policies
+    share what is remembered."""
+    if policy.messages != 1:
+        policy = POLICIES["P0"]
+    return _RECOVERERS.setdefault(policy.messages == 1, Recoverer(config_of(policy)))
+
+
 class Lab:
     """Explores workloads under one policy. `seed` decides what is tried beyond the bounds."""
 
@@ -103,7 +122,7 @@ class Lab:
         self.seed = seed
         self.rng = random.Random(seed)
         self.tally = Tally()
-        self.recoverer: Recoverer | None = None
+        self.recoverer = recoverer_for(policy)
         self._nested: dict[tuple[int, int], list[tuple[Recovered, tuple]]] = {}
         self._signatures: set[tuple] = set()
 
@@ -119,13 +138,27 @@ class Lab:
             self._report(Problem(statement, ("", -1), -1, text), "F0", "any", start, word, driver.at, None)
         self._process_kills(driver, begin, start, word)
         self._power_cuts(driver, begin, start, word)
+        for problem in live.check(driver):  # last: it may write
+            self._report(problem, "F0", "any", start, word, driver.at, None)
         return True
+
+    def judge_now(self, driver: Driver, bound: int) -> list[Failure]:
+        """What breaks if the process dies or the power goes at this moment; for histories that no word describes."""
+        before = len(self.tally.failures)
+        self._process_kills(driver, driver.at, "driven", ())
+        platters = Platters(driver.disk, WEAKEST.commit)
+        for event in driver.disk.events:
+            platters.feed(event)
+        space = Space(WEAKEST, platters, self.rng)
+        durable = _durable_ends(driver, driver.at)[driver.at]
+        owed = debts(driver.ledger, driver.at, "F2", durable)
+        for state in space.states(bound):
+            self._judge(state.image(), state.digest, owed, ("F2", WEAKEST.name, "driven", (), driver.at, state))
+        return self.tally.failures[before:]
 
     def play(self, word: tuple, start: str | tuple) -> tuple[Driver | None, int]:
         """Run the operations; the driver, and when the last one began. None where the word makes no sense."""
         driver = Driver(self.policy)
-        if self.recoverer is None:
-            self.recoverer = Recoverer(driver.config)
         driver.start()
         before = workloads.STARTS[start] if isinstance(start, str) else start
         driver.run(workloads.operations(before))
@@ -171,7 +204,9 @@ class Lab:
         tally.unsynced += bool(space.parts)
         owed = debts(driver.ledger, at, "F2", durable)
         undisturbed = None
-        for state in space.states(self.limits.bound):
+        for number, state in enumerate(space.states(self.limits.bound)):
+            if number > 1 and self.limits.share < 1 and self.rng.random() > self.limits.share:
+                continue
             tally.tried += 1
             undisturbed = state.digest if undisturbed is None else undisturbed
             if state.digest in seen:
@@ -225,13 +260,15 @@ class Lab:
             return
         self._signatures.add(signature)
         labels: dict[str, dict[str, str]] = {}
+        evidence = ()
         if isinstance(state, State):
+            evidence = tuple(f"{choice.label}: {choice.event}" for _, _, choice in state.deviations())
             for part, axis, choice in state.deviations():
                 labels.setdefault(part, {})[axis] = choice.label
         elif state:
             labels = {"process": {key: str(value) for key, value in state.items()}}
         self.tally.failures.append(Failure(problem, fault, self.policy.name, disk, start, word, at, labels,
-                                           sum(map(len, labels.values())), nested))
+                                           sum(map(len, labels.values())), nested, evidence))
 
     # ------------------------------------------------------------ crashes inside recovery
 

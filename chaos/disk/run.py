@@ -1,6 +1,6 @@
 """How are all workloads tried in the time given, on all processors, with the same result on one?
 
-A run is a list of tasks. A task is (policy, starting point, prefix): every word that is the prefix and one letter more. Tasks do not
+A run is a list of tasks. A task is (starting point, prefix): every word that is the prefix and one letter more, under every policy. Tasks do not
 depend on each other and take their randomness from the seed and the word, so they may be spread over processes (`workers="4"`) or
 over a Dask cluster (`workers="dask://host:port"`), and give the same findings anywhere.
 
@@ -29,12 +29,10 @@ from chaos.disk.lab import ALWAYS_JUDGED, Failure, Lab, Limits, Tally
 from chaos.plan import plan_of, save
 
 LAYER = "disk"
-ORDER = {"P0": 0, "P1": 1, "P2": 2, "P3": 3}
 PLANS_MAX = 10  # failures that are shrunk and written out
 
 
 class Task(NamedTuple):
-    policy: str
     start: str
     prefix: tuple[str, ...] | None  # None: only the starting itself
     seed: int
@@ -51,8 +49,9 @@ def run(report, seed: int, seconds: float, *, depth: int = 3, workers: str = "2"
     done = {"must": 0, "may": 0}
     with Pool(workers) as pool:
         for kind, tasks, until in (("must", must, None), ("may", may, began + seconds * 0.85)):
-            for task, tally in pool.map(tasks, until):
-                tallies[task.policy].add(tally)
+            for by_policy in pool.map(tasks, until):
+                for policy, tally in by_policy.items():
+                    tallies[policy].add(tally)
                 done[kind] += 1
                 distinct = sum(len(each.digests) for each in tallies.values())
                 progress(f"{done['must']}/{len(must)} + {done['may']}/{len(may)} word groups, {distinct} distinct states, "
@@ -67,44 +66,38 @@ def run(report, seed: int, seconds: float, *, depth: int = 3, workers: str = "2"
 def plan_tasks(seed: int, depth: int, bound: int = 200, nested_every: int = 64) -> tuple[list[Task], list[Task]]:
     """(tasks that must be finished, tasks for the time that is left)."""
     must, may = [], []
-    letters = tuple(workloads.ALPHABET)
-    for policy in POLICIES:
-        for start in workloads.STARTS:
-            def task(prefix, policy=policy, start=start) -> Task:
-                return Task(policy, start, prefix, seed, bound, nested_every)
-            must += [task(None), task(())]
-            (must if start == "fresh" else may).extend(task((letter,)) for letter in letters)
-            for length in range(2, depth):
-                may += [task(prefix) for prefix in workloads.words(length)]
-    shuffled = sorted(may, key=lambda task: len(task.prefix))
+    for start in workloads.STARTS:
+        must += [Task(start, None, seed, bound, nested_every), Task(start, (), seed, bound, nested_every)]
+        for length in range(1, depth):
+            tasks = [Task(start, prefix, seed, bound, nested_every) for prefix in workloads.words(length)]
+            (must if start == "fresh" and length == 1 else may).extend(tasks)
     rng = random.Random(seed)
-    keyed = [(len(task.prefix), rng.random(), task) for task in shuffled]
-    must_rng = sorted(must, key=lambda task: (task.prefix is not None, len(task.prefix or ())))
-    return must_rng, [task for _, _, task in sorted(keyed, key=lambda entry: entry[:2])]
+    order = {task: (len(task.prefix), rng.random()) for task in may}
+    return must, sorted(may, key=order.__getitem__)
 
 
 _LABS: dict[tuple, Lab] = {}
 
 
-def perform(task: Task) -> Tally:
-    """One task, in whatever process. Labs stay, so that recoveries made for one task serve the next."""
+def perform(task: Task) -> dict[str, Tally]:
+    """One task, in whatever process; a tally for each policy. Labs stay, so that recoveries made for one task serve the next."""
     with quietly():
-        return _perform(task)
+        return {policy: _perform(task, policy) for policy in POLICIES}
 
 
-def _perform(task: Task) -> Tally:
-    key = task.policy, task.seed, task.bound, task.nested_every
+def _perform(task: Task, policy: str) -> Tally:
+    key = policy, task.seed, task.bound, task.nested_every
     lab = _LABS.get(key)
     if lab is None:
-        lab = _LABS[key] = Lab(POLICIES[task.policy], task.seed, Limits(task.bound, task.nested_every))
+        lab = _LABS[key] = Lab(POLICIES[policy], task.seed, Limits(task.bound, task.nested_every))
     lab.tally = Tally()
-    before = lab.recoverer.recoveries if lab.recoverer else 0
+    before = lab.recoverer.recoveries
     if task.prefix is None:
         lab.explore((), task.start)
     elif not task.prefix or lab.play(task.prefix, task.start)[0] is not None:
         for letter in workloads.ALPHABET:
             lab.explore((*task.prefix, letter), task.start)
-    lab.tally.recoveries = (lab.recoverer.recoveries if lab.recoverer else 0) - before
+    lab.tally.recoveries = lab.recoverer.recoveries - before
     return lab.tally
 
 
@@ -130,26 +123,27 @@ class Pool:
         if self._executor is not None:
             self._executor.shutdown(wait=True)
 
-    def map(self, tasks: list[Task], until: float | None) -> Iterator[tuple[Task, Tally]]:
+    def map(self, tasks: list[Task], until: float | None) -> Iterator[dict[str, Tally]]:
         """Results as they come; no new task is begun after `until`."""
         if self._executor is None:
             for task in tasks:
                 if until is not None and time.monotonic() > until:
                     return
-                yield task, perform(task)
+                yield perform(task)
             return
-        waiting: dict[Future, Task] = {}
+        waiting: set[Future] = set()
         left = iter(tasks)
         while True:
             while len(waiting) < self._parallel and (until is None or time.monotonic() < until):
                 task = next(left, None)
                 if task is None:
                     break
-                waiting[self._executor.submit(perform, task)] = task
+                waiting.add(self._executor.submit(perform, task))
             if not waiting:
                 return
-            for future in wait(list(waiting), return_when=FIRST_COMPLETED).done:
-                yield waiting.pop(future), future.result()
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                waiting.remove(future)
+                yield future.result()
 
 
 def _report(report, tallies: dict[str, Tally], faults: list, done: dict, planned: tuple, depth: int, seconds: float) -> None:
@@ -186,10 +180,8 @@ def finding_allowed(statement: str) -> Finding:
 
 def finding_of(failure: Failure) -> Finding:
     problem = failure.problem
-    words = " ".join(failure.word) or "start"
-    text = (f"{problem.text}; after {failure.start}: {words}, crash at event {failure.at}, disk {failure.disk}, "
-            f"deviating: {failure.labels or 'nothing'}{', inside recovery' if failure.nested else ''}")
-    return Finding(problem.statement, "broken", problem.key[0], problem.key[1], problem.offset, text)
+    text = f"{failure.verdict().line()}; after {failure.start}: {' '.join(map(str, failure.word)) or 'start'}, crash at event {failure.at}"
+    return Finding(problem.statement, "broken", problem.key[0], problem.key[1], problem.offset, text + ", inside recovery" * bool(failure.nested))
 
 
 def _write_plans(report, failures: list[Failure], seed: int, out: Path | None) -> None:
@@ -210,7 +202,7 @@ def _write_plans(report, failures: list[Failure], seed: int, out: Path | None) -
 def bench(seconds: float = 10.0, seed: int = 1) -> dict[str, float]:
     """Distinct crash states recovered and judged per second on one processor, on words of length 2."""
     lab = Lab(POLICIES["P0"], seed, Limits(200, 64))
-    began, cpu = time.monotonic(), time.process_time()
+    began, cpu, recoveries = time.monotonic(), time.process_time(), lab.recoverer.recoveries
     with quietly():
         for word in workloads.words(2):
             lab.explore(word)
@@ -219,4 +211,4 @@ def bench(seconds: float = 10.0, seed: int = 1) -> dict[str, float]:
     spent = time.process_time() - cpu
     distinct = len(lab.tally.digests)
     return {"distinct states": distinct, "CPU seconds": round(spent, 2), "distinct states per second and core": round(distinct / spent),
-            "recoveries per second and core": round(lab.recoverer.recoveries / spent)}
+            "recoveries per second and core": round((lab.recoverer.recoveries - recoveries) / spent)}

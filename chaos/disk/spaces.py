@@ -58,15 +58,19 @@ class Space:
         """The states, at most about `bound` of them: exhaustive if they are no more, else by the rules above."""
         parts = self.parts
         treeful = next((place for place, part in enumerate(parts) if part.options[0].tree is not None), None)
-        sums: dict[int, tuple[int, list[list[int]]]] = {}
+        sums: dict[int, tuple[int, dict[int, str], list[dict[int, int]]]] = {}
         for pick in self._tuples(bound):
             which = pick[treeful] if treeful is not None else -1
             if which not in sums:
                 sums[which] = self._digests(parts[treeful].options[which].tree if treeful is not None else self._tree)
-            digest, by_part = sums[which]
+            value, paths, by_part = sums[which]
             for place, option in enumerate(pick):
-                digest += by_part[place][option]
-            yield State(digest & DIGEST_MASK, self, tuple(part.options[option] for part, option in zip(parts, pick, strict=True)))
+                more = by_part[place].get(option)
+                if more is None:
+                    more = by_part[place][option] = sum(digest(paths[number], content) for number, content
+                                                        in parts[place].options[option].contents.items() if number in paths)
+                value += more
+            yield State(value & DIGEST_MASK, self, tuple(part.options[option] for part, option in zip(parts, pick, strict=True)))
 
     def state_of(self, labels: dict[str, dict[str, str]]) -> State:
         """The state that deviates as a plan says: part -> axis -> label. Raises ValueError."""
@@ -107,14 +111,11 @@ class Space:
         for _ in range(bound - 2 * sum(counts)):
             yield tuple(self._rng.randrange(count) for count in counts)
 
-    def _digests(self, tree: dict[str, int]) -> tuple[int, list[list[int]]]:
-        """For one tree: the digest of what no part decides, and of each option of each part."""
+    def _digests(self, tree: dict[str, int]) -> tuple[int, dict[int, str], list[dict[int, int]]]:
+        """For one tree: the digest of what no part decides, the paths by inode, and a place for those of each part's options."""
         decided = {number for part in self.parts for number in part.options[0].contents}
         fixed = sum(digest(path, self.base.get(number)) for path, number in tree.items() if number not in decided)
-        paths = {number: path for path, number in tree.items()}
-        by_part = [[sum(digest(paths[number], content) for number, content in option.contents.items() if number in paths)
-                    for option in part.options] for part in self.parts]
-        return fixed, by_part
+        return fixed, {number: path for path, number in tree.items()}, [{} for _ in self.parts]
 
 
 def digest(path: str, content: bytes | None) -> int:

@@ -41,7 +41,7 @@ from refbroker.log.distrust import NOTE, leave_note, remove_note
 from refbroker.log.epochs import LEADER_EPOCH_CHECKPOINT, EpochCache, format_epochs
 from refbroker.log.content import Content
 from refbroker.log.flush import FlushJob
-from refbroker.log.partition import Partition
+from refbroker.log.partition import TRANSIENT_ERRORS, Partition
 from refbroker.log.producers import ProducerStates
 from refbroker.log.recovery import recover
 from refbroker.log.report import PartitionDamaged, RecoveryReport
@@ -286,6 +286,8 @@ class LogDirectory:
                 self._undo_create(directory)
             if isinstance(error, KafkaError):
                 raise
+            if error.errno not in TRANSIENT_ERRORS:  # a failed fsync, most of all (C1.13)
+                self.fail(f"no partition can be made: {error}")
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
         for partition in made:
             self.partitions[partition.topic, partition.number] = partition
