@@ -96,7 +96,7 @@ def _operations(facts: Facts, xs: list[float], at: int) -> list[str]:
                    f'width="{operation.width:.0f}" height="{LANE - 8}"/><text x="{operation.x + 7:.0f}" y="18">{escape(operation.name)}</text></g>')
         for told in operation.told:
             if told.at is not None:
-                x = (xs[told.at - 1] if 0 < told.at <= len(xs) else operation.x) + STEP / 2 - 2
+                x = xs[told.at - 1] + STEP / 2 - 2 if told.at > operation.begin else operation.x + operation.width / 2
                 out.append(f'<path class="reply" d="M{x - 5:.1f} {LANE + 8}h10l-5 11z"><title>answered: {escape(told.text)}</title></path>')
     return out
 
