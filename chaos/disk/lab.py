@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from chaos.checks import deletion, survival
 from chaos.checks.crash import ROOT, Image, Problem, Recovered, longest_run, segments_in
+from chaos.contract import Verdict
 from chaos.disk import live, workloads
 from chaos.disk.driver import POLICIES, Driver, config_of
 from chaos.disk.faults import kind_of
