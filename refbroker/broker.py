@@ -13,6 +13,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
 
 from refbroker.config import Config
 from refbroker.config_keys import LONG_MAX
@@ -26,6 +28,7 @@ from refbroker.metadata import MetadataStore
 from refbroker.metrics import Metrics
 from refbroker.server import Server
 
+SYNC_THREADS = 8  # fsyncs in flight; a disk gains little beyond
 SWEEP_INTERVAL_MS = 5_000  # how much longer than file.delete.delay.ms a deleted file may stay
 CHECKPOINT_INTERVALS = (
     "log.flush.offset.checkpoint.interval.ms",
@@ -41,14 +44,19 @@ def wall_clock_ms() -> int:
 
 
 class Broker:
-    def __init__(self, config: Config, disk: Disk, clock: Callable[[], int]):
+    def __init__(
+        self, config: Config, disk: Disk, clock: Callable[[], int], *,
+        executor: Executor | None = None, accept_loss: bool = False,
+    ):  # fmt: skip
+        """`executor` runs fsyncs. `accept_loss`: a log damaged below its recovery point is cut, not refused (C2.5)."""
         self.config = config
         self.disk = disk
         self.clock = clock
         self.metrics = Metrics()
         self.ready = False
-        self.logs = LogDirectory(disk, config.data_dir, config, clock)
-        self.flusher = Flusher(self.logs.partitions.values, clock, self._flusher_period_ms)
+        self.executor = executor or ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="sync")
+        self.logs = LogDirectory(disk, config.data_dir, config, clock, accept_loss=accept_loss)
+        self.flusher = Flusher(self.logs.partitions.values, clock, self._flusher_period_ms, executor=self.executor)
         self.logs.on_roll = self._flush_rolled
         self.metadata = MetadataStore(self)
         self.groups = GroupCoordinator(self)
@@ -57,10 +65,10 @@ class Broker:
 
     @classmethod
     async def start(
-        cls, config: Config, disk: Disk | None = None, clock: Callable[[], int] = wall_clock_ms
+        cls, config: Config, disk: Disk | None = None, clock: Callable[[], int] = wall_clock_ms, **options: Any
     ) -> "Broker":
         """A broker that answers clients. Raises StartupError, OSError (the address is taken)."""
-        broker = cls(config, disk or Disk(), clock)
+        broker = cls(config, disk or Disk(), clock, **options)
         broker.logs.open(broker.metadata.load)
         try:
             broker.flusher.start()
@@ -87,7 +95,8 @@ class Broker:
         await self.groups.stop()
         await self.metadata.close()
         await self.flusher.stop()
-        self.logs.close(clean=clean)
+        self.logs.close(clean=clean, mapper=self.executor.map)
+        self.executor.shutdown(wait=False)
 
     @property
     def node_id(self) -> int:

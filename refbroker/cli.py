@@ -66,6 +66,7 @@ def cli() -> None:
 @click.option("--listen", metavar="HOST:PORT", help="As --override listeners=PLAINTEXT://HOST:PORT; port 0: a free one.")
 @click.option("--override", "overrides", multiple=True, metavar="KEY=VALUE", help="A config key, repeatable.")
 @click.option("--seed-topic", "seeds", multiple=True, metavar="NAME:PARTITIONS", help="Create it if it is not there.")
+@click.option("--accept-loss", is_flag=True, help="Cut a log that is damaged where it was durable, and say what is lost.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve Prometheus text on http://HOST:PORT/metrics.")
 def serve(**options) -> None:
     """Run the broker until SIGTERM (clean stop; a second one stops at once).

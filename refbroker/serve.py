@@ -28,7 +28,8 @@ logger = logging.getLogger("refbroker")
 
 def run(
     *, properties: str | None, data_dir: str | None, listen: str | None, overrides: tuple[str, ...],
-    seeds: tuple[str, ...], metrics: str | None, disk: Disk | None = None,
+    seeds: tuple[str, ...], metrics: str | None, accept_loss: bool = False,
+    disk: Disk | None = None,
 ) -> None:  # fmt: skip
     """Until a signal. `disk`: another implementation of the seam. Raises Failure."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -37,7 +38,7 @@ def run(
     scrape = parse_address(metrics) if metrics else None
     topics = [parse_seed(seed) for seed in seeds]
     raise_descriptor_limit()
-    asyncio.run(_serve(config, disk, topics, scrape))
+    asyncio.run(_serve(config, disk, topics, scrape, accept_loss))
 
 
 def load_config(
@@ -76,11 +77,13 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(config: Config, disk: Disk, topics: list[tuple[str, int]], scrape: tuple[str, int] | None) -> None:
+async def _serve(
+    config: Config, disk: Disk, topics: list[tuple[str, int]], scrape: tuple[str, int] | None, accept_loss: bool
+) -> None:
     stop = asyncio.Event()
     _stop_on_signals(asyncio.get_running_loop(), stop)
     try:
-        broker = await Broker.start(config, disk)
+        broker = await Broker.start(config, disk, accept_loss=accept_loss)
     except StartupError as error:
         raise Failure(str(error)) from error
     except OSError as error:
