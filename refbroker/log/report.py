@@ -61,7 +61,7 @@ class PartitionDamaged(Exception):
     def __init__(self, file: str, position: int, offset: int, reason: str):
         super().__init__(
             f"{file} is damaged at byte {position}, offset {offset}, below the recovery point: {reason}. The files are "
-            "left as they are; restore them, or start once with loss accepted"
+            "left as they are; restore them, or start once with --accept-loss"
         )
         self.file = file
         self.position = position
