@@ -8,6 +8,8 @@ object. Time is the processor's, so that the verdict does not depend on what els
 3. the same on all disks, with many states and with crashes inside recovery;
 4. words of length 2 and random longer ones, in turn, until the time is over.
 
+What is exhaustive comes in an order that the seed shuffles.
+
 It ends at the first step that shows one of the statements asked for. What else was broken on the way is told too. An exception that no
 client could have caused is a finding of its own kind, "exception".
 """
@@ -19,6 +21,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 
 from chaos.disk import errors, workloads
 from chaos.disk.driver import POLICIES
@@ -58,10 +61,10 @@ def _in_turn(*sources: Iterator) -> Iterator:
 
 def _letters(seed: int, limits: Limits) -> Iterator[tuple[str, Found]]:
     labs = {name: Lab(POLICIES[name], seed, limits) for name in POLICY_ORDER}
-    for word in ((), *workloads.words(1)):
-        for start in workloads.STARTS:
-            for name in POLICY_ORDER:
-                yield _explore(labs[name], word, start)
+    chosen = list(product(((), *workloads.words(1)), workloads.STARTS, POLICY_ORDER))
+    random.Random(seed).shuffle(chosen)
+    for word, start, name in chosen:
+        yield _explore(labs[name], word, start)
 
 
 def _words(seed: int) -> Iterator[tuple[str, Found]]:
