@@ -1,6 +1,7 @@
 """What is the least that still goes wrong? Fewer operations, fewer deviating effects, a stronger disk.
 
-1. Operations are taken away one by one, those of the setup first, as long as some crash inside the last one still breaks the same statement.
+1. Operations are taken away one by one, those of the setup first, as long as some crash inside the last one still
+   breaks the same statement.
    Every crash state of the shorter workload is tried, so the crash need not be the one that was found.
 2. Of all crashes of the shortest workload the one on the strongest disk is kept, and of those the one with the fewest deviating effects.
 3. Deviations are taken back one by one, as long as the statement still breaks.
@@ -31,7 +32,8 @@ def _fewer_operations(plan: dict) -> dict:
         plan = found or plan
     while shorter and attempts < ATTEMPTS_MAX:
         shorter = False
-        total = [("setup", place) for place in range(len(plan["setup"]))] + [("operations", place) for place in range(len(plan["operations"]) - 1)]
+        total = [("setup", place) for place in range(len(plan["setup"]))]
+        total += [("operations", place) for place in range(len(plan["operations"]) - 1)]
         for where, place in total:
             attempts += 1
             rest = {name: [each for at, each in enumerate(plan[name]) if (name, at) != (where, place)] for name in ("setup", "operations")}

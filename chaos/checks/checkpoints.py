@@ -1,12 +1,13 @@
 """Do the small files that a crash leaves tell the truth about the big ones?
 
-Verified on the crashed image, before anything repairs it: each checkpoint is whole (C3.4); no recovery point is above the longest valid run that
+Verified on the crashed image, before anything repairs it: each checkpoint is whole (C3.4); no recovery point is above
+the longest valid run that
 the disk holds (C3.1, C3.7); a clean marker is there only if the disk holds everything that was ever appended (C3.3). After
 recovery: the high watermark on disk is not above the log end of the log, as loaded (C3.5).
 Not verified: that a recovery point is as high as it could be.
 """
 
-from chaos.checks.crash import ROOT, Image, Problem, Recovered, checkpoint, checkpoint_in, longest_run, partitions_in, segments_in
+from chaos.checks.crash import Image, Problem, Recovered, checkpoint, checkpoint_in, longest_run, partitions_in, segments_in
 
 OFFSETS = ("recovery-point-offset-checkpoint", "log-start-offset-checkpoint", "replication-offset-checkpoint")
 NOBODY = ("", -1)
@@ -43,6 +44,7 @@ def check_image(image: Image) -> list[Problem]:
 def _is_epochs(data: bytes) -> bool:
     try:
         lines = data.decode("ascii").split("\n")
-        return lines[0] == "0" and lines[-1] == "" and int(lines[1]) == len(lines) - 3 and all(len(line.split()) == 2 for line in lines[2:-1])
+        framed = lines[0] == "0" and lines[-1] == "" and int(lines[1]) == len(lines) - 3
+        return framed and all(len(line.split()) == 2 for line in lines[2:-1])
     except (ValueError, IndexError):
         return False

@@ -1,6 +1,7 @@
 """Does what was deleted stay deleted, and does a new topic begin empty?
 
-Verified: a topic whose deletion was confirmed is not there after any crash, under its id (C9.5), a directory that waits to be unlinked is served by nobody;
+Verified: a topic whose deletion was confirmed is not there after any crash, under its id (C9.5), a directory that
+waits to be unlinked is served by nobody;
 a topic that was made again holds nothing of the old one, and its id is on disk before its first record (C9.6).
 Not verified: compaction (C9.1 to C9.4).
 """
@@ -17,7 +18,8 @@ def check(recovered: Recovered, owed: list[Owed]) -> list[Problem]:
         if debt is None:
             bytes_there = sum(len(batch.data) for batch in log.run.batches)
             if bytes_there or log.topic_id is not None:
-                found.append(Problem("C9.6", key, 0, f"a partition with id {log.topic_id}, which nobody made, and {bytes_there} bytes of records"))
+                text = f"a partition with id {log.topic_id}, which nobody made, and {bytes_there} bytes of records"
+                found.append(Problem("C9.6", key, 0, text))
             continue
         if not debt.may_exist:
             found.append(Problem("C9.5", key, 0, f"topic {key[0]} ({log.topic_id}) was deleted and is back"))

@@ -1,8 +1,10 @@
 """After a call to the disk failed, is anything promised that is not true?
 
-Verified, with each call of each kind failing once, for a moment and for good: after a failed fsync the directory is offline and nothing that
+Verified, with each call of each kind failing once, for a moment and for good: after a failed fsync the directory is
+offline and nothing that
 needed it is acked (C1.13); a failed append moves no offset, shows a reader nothing, and when the disk works again the next append
-comes at the same offset, or the directory is offline (C1.14); a producer may then send its batch again and it is appended once (C6.3); what was
+comes at the same offset, or the directory is offline (C1.14); a producer may then send its batch again and it is
+appended once (C6.3); what was
 acked survives the process and, as far as the policy reaches, the power.
 Not verified: errors that the device does not report.
 """

@@ -1,6 +1,7 @@
 """Does a second recovery change anything, and does a first one need its helpers?
 
-Verified: recovering what a recovery left (its process killed) gives the same files and numbers, the leader epoch aside, which may rise (C2.10); recovering without
+Verified: recovering what a recovery left (its process killed) gives the same files and numbers, the leader epoch
+aside, which may rise (C2.10); recovering without
 any index and snapshot gives the same offsets, batches and producers to clients (C2.12).
 Not verified: crashes inside recovery (the enumeration makes those, and judges them by the debts of the first crash).
 """
@@ -50,4 +51,5 @@ def _visible(log) -> tuple:
     """What clients see; of producers those that have records in the log, since nothing but a snapshot can know the others."""
     present = {batch.producer_id for batch in log.run.batches}
     known = {number: (epoch, batches[-1:]) for number, (epoch, batches) in log.producers.items() if number in present}
-    return (log.offline is None, log.log_start_offset, log.log_end_offset, log.high_watermark, [batch.data for batch in log.run.batches], known)
+    offsets = log.log_start_offset, log.log_end_offset, log.high_watermark
+    return log.offline is None, offsets, [batch.data for batch in log.run.batches], known

@@ -48,8 +48,8 @@ def _check_times(partition, log: RecoveredPartition) -> list[Problem]:
         expected = next((offset for timestamp, offset in records if timestamp >= target), None)
         answer = partition.offset_for_time(target)
         if (answer[1] if answer else None) != expected:
-            found.append(Problem("C5.4", log.key, expected if expected is not None else -1, f"first offset at or after {target} ms is {expected}, "
-                                                                                           f"answered {answer}"))
+            text = f"first offset at or after {target} ms is {expected}, answered {answer}"
+            found.append(Problem("C5.4", log.key, expected if expected is not None else -1, text))
     return found
 
 

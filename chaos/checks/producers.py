@@ -1,6 +1,7 @@
 """Does the log know after a recovery which batches a producer has already sent?
 
-Verified, by replaying the recovered bytes: for every producer in the log the same epoch and last sequence (C6.1, C3.2, C6.2, C6.7: whatever snapshots
+Verified, by replaying the recovered bytes: for every producer in the log the same epoch and last sequence (C6.1,
+C3.2, C6.2, C6.7: whatever snapshots
 there were, or were not), and a retry of each of its last five batches is recognised with its offset (C6.4); an epoch that a
 surviving batch carries fences the lower ones (C6.6).
 Not verified: expiry; transactions; producers of which nothing but a snapshot is left (their records are below the log start).
@@ -25,14 +26,16 @@ def check_partition(log: RecoveredPartition) -> list[Problem]:
             continue
         if known[0] != epoch:
             statement = "C6.6" if known[0] < epoch else "C6.1"
-            found.append(Problem(statement, log.key, last_offset, f"producer {producer_id} has epoch {epoch} in the log, {known[0]} in the state"))
+            text = f"producer {producer_id} has epoch {epoch} in the log, {known[0]} in the state"
+            found.append(Problem(statement, log.key, last_offset, text))
             continue
         if not known[1] or known[1][-1] != batches[-1]:
-            found.append(Problem("C6.1", log.key, last_offset, f"producer {producer_id} ended with {batches[-1]}, the state says {known[1][-1:]}"))
+            text = f"producer {producer_id} ended with {batches[-1]}, the state says {known[1][-1:]}"
+            found.append(Problem("C6.1", log.key, last_offset, text))
         forgotten = [batch for batch in batches if batch not in known[1] and batch[2] >= log.log_start_offset]
         if forgotten:
-            found.append(Problem("C6.4", log.key, forgotten[0][2], f"a retry of {forgotten[0]} of producer {producer_id} would be taken for "
-                                                                   f"news; the state has {known[1]}"))
+            text = f"a retry of {forgotten[0]} of producer {producer_id} would be taken for news; the state has {known[1]}"
+            found.append(Problem("C6.4", log.key, forgotten[0][2], text))
     return found
 
 

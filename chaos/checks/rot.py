@@ -1,7 +1,8 @@
 """Is a bit that decayed at rest ever served, or a record dropped for it without a word?
 
 Verified, with one bit flipped in each field of each kind of file of a stopped broker, after a clean stop and after a kill: what a reader
-gets is what was appended, or is refused, or can be told by the reader: it fails its CRC, or, in the fields that no CRC covers, its offset is not
+gets is what was appended, or is refused, or can be told by the reader: it fails its CRC, or, in the fields that no
+CRC covers, its offset is not
 the one asked for or its epoch falls or is above the leader's (C2.5, C2.6); records that are missing are missing from an offline
 partition or with a report (C2.5); decayed indexes, snapshots and checkpoints change no answer (C5.5, C6.2).
 Not verified: that decay in the log is found before a reader comes to it.

@@ -1,8 +1,10 @@
 """Is the recovered log one unbroken run of whole batches, and all of what the disk still held?
 
 Verified, against an independent reading of the files before and after: no hole, overlap or invalid batch in what is served
-(C2.2, C2.6); the first invalid batch ended the log and everything behind it is gone (C2.3); zeros are not data (C2.7); nothing of the longest
-valid run was dropped (C2.4); the log does not end below its start (C2.9), and retention left no hole (C4.7, C3.5); no `.deleted`, `.swap`, `.cleaned` or `.tmp` file,
+(C2.2, C2.6); the first invalid batch ended the log and everything behind it is gone (C2.3); zeros are not data
+(C2.7); nothing of the longest
+valid run was dropped (C2.4); the log does not end below its start (C2.9), and retention left no hole (C4.7, C3.5); no
+`.deleted`, `.swap`, `.cleaned` or `.tmp` file,
 no index without its log, names are base offsets (C2.11). What is served is byte for byte what the files held before (C2.1).
 Not verified: that these were the client's bytes (survival.py); compacted logs.
 """

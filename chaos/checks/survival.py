@@ -2,7 +2,8 @@
 
 Verified, against what clients asked and were told, and what the disk's own record says was durable: acked records survive as far as
 fault and policy reach (C1.1, C1.2, C1.3, C1.4, C1.5, C1.6, with C1.15: only replies given before the crash are owed, and C3.6 for
-flushes that a truncation overtook); what is there is a run of the partition's history, byte for byte (C2.1), an unacked batch whole or not at all (C1.7);
+flushes that a truncation overtook); what is there is a run of the partition's history, byte for byte (C2.1), an
+unacked batch whole or not at all (C1.7);
 a leader epoch that is above those of lost records (C2.8); a clean marker only when nothing is missing (C3.3).
 Not verified: the sense of the bytes to anyone.
 """
@@ -42,7 +43,8 @@ def check_partition(log: RecoveredPartition, debt: Owed, clean: bool) -> list[Pr
         used = max((int.from_bytes(append.data[12:16], "big") for branch in debt.branches for append in branch
                     if append.last_offset >= end and append.last_offset < debt.acked_end), default=-1)
         if log.leader_epoch <= used:
-            found.append(Problem("C2.8", key, end, f"offset {end} will be used again under epoch {log.leader_epoch}; what was lost had {used}"))
+            text = f"offset {end} will be used again under epoch {log.leader_epoch}; what was lost had {used}"
+            found.append(Problem("C2.8", key, end, text))
     elif end < (debt.branches[0][-1].last_offset + 1 if debt.branches[0] else 0):
         found.append(Problem("C3.3", key, end, f"a clean marker, but the log ends at {end}"))
     return found

@@ -1,7 +1,8 @@
 """Does a green run mean anything? The sanity conditions on the lab itself (S1, S2 of the contract).
 
 Verified: unsynced bytes or entries existed at crash points, and states differed from "nothing was lost"; page cache only under power
-loss shows acked records lost (C1.6); every-N shows a loss of exactly N - 1 acked offsets and never N (C1.4); before-ack shows none (C1.3); the
+loss shows acked records lost (C1.6); every-N shows a loss of exactly N - 1 acked offsets and never N (C1.4);
+before-ack shows none (C1.3); the
 files of every kind that the workloads write have deviated.
 Not verified: that another fault kind changed an outcome (each sweep says for itself how often it struck).
 """

@@ -1,7 +1,8 @@
 """What does the broker do when a single call to the disk fails, or a bit has decayed? Every call in turn, SQLite's way.
 
 `sweep` takes a workload that makes every kind of call, and lets the n-th call of a kind fail, n = 1, 2, 3 ... until a run ends in
-which nothing was struck; once with an error that passes and once with one that lasts until it is healed. After the run the clients try again, then
+which nothing was struck; once with an error that passes and once with one that lasts until it is healed. After the
+run the clients try again, then
 the process is killed, then the power goes: each is judged. `decay` flips bits in the files that a stopped broker left.
 """
 
@@ -24,9 +25,9 @@ from refbroker.log.directory import LogDirectory, StartupError
 
 WORKLOAD = ("append", "idempotent", "fill", "idempotent", "append", "flush", "checkpoint", "both", "truncate", "create", "roll",
             "delete-records", "append", "delete", "restart", "idempotent", "retention")
+BEFORE_DECAY = ("append", "idempotent", "fill", "idempotent", "append", "idempotent", "append", "flush", "checkpoint", "append")
 NTH_MAX = 400  # a workload makes fewer calls of any kind
-FAULT_CLASS = {"misdirected": "F5"} | dict.fromkeys(("sync-eio-kept", "sync-eio-reverted", "write-eio", "truncate-eio", "rename-eio", "unlink-eio",
-                                                      "read-eio"), "F3")
+FAULT_CLASS = {kind: "F3" for kind in CALLS if "-eio" in kind} | {"misdirected": "F5"}
 
 
 @dataclass
@@ -146,7 +147,7 @@ def decay(policy: str, until: float = float("inf")) -> SweepOutcome:
     for clean in (True, False):
         driver = Driver(POLICIES[policy])
         driver.start()
-        driver.run(operations(("append", "idempotent", "fill", "idempotent", "append", "idempotent", "append", "flush", "checkpoint", "append")))
+        driver.run(operations(BEFORE_DECAY))
         ends = {entry.key: driver.logs.partitions[entry.key].log_end_offset for entry in driver.ledger.partitions}
         if clean:
             driver.logs.close(clean=True)

@@ -5,7 +5,7 @@ n = 1, 2, 3 ... until a run ends in which nothing was struck: then every such ca
 
 | Kind | The call | What the kernel does |
 |---|---|---|
-| sync-eio-kept | File.sync, Disk.sync_dir | EIO; the dirty pages are marked clean and keep the new bytes, which never reach the disk, even if a later fsync succeeds (ext4, XFS) |
+| sync-eio-kept | File.sync, Disk.sync_dir | EIO; dirty pages are marked clean and keep their bytes, which no later fsync writes (ext4, XFS) |
 | sync-eio-reverted | the same | EIO; besides, the page cache shows the old content again (btrfs) |
 | write-eio | File.append | EIO before a byte went in |
 | write-enospc, write-edquot | File.append, create, mkdir | the first half goes in, then no more, until space comes back |

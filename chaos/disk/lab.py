@@ -3,7 +3,8 @@
 A `Lab` explores workloads under one policy, and keeps count. For a word it runs the operations once on a simulated disk, and then
 strikes inside the last one:
 
-1. F1: after every event, the page cache as it is there; besides, the last append cut short, since a process may die in the middle of a `writev`.
+1. F1: after every event, the page cache as it is there; besides, the last append cut short, since a process may die
+   in the middle of a `writev`.
 2. F2: just before each sync and at the end of the operation, every state that a profile allows, the strongest profile
    first. At other moments nothing else is possible: what an unsynced effect adds, it may also leave out, so their states are
    among those of the next such moment, where more is owed.
@@ -65,7 +66,7 @@ class Failure:
 
     def verdict(self) -> Verdict:
         problem = self.problem
-        return Verdict(problem.statement, self.fault, self.policy, self.disk, problem.allowed, problem.key[0], problem.key[1], problem.offset,
+        return Verdict(problem.statement, self.fault, self.policy, self.disk, problem.allowed, *problem.key, problem.offset,
                        problem.text, evidence=self.evidence)
 
 
@@ -254,7 +255,9 @@ class Lab:
             else:
                 self._report(problem, *where[:5], where[5], nested)
 
-    def _report(self, problem: Problem, fault: str, disk: str, start: str, word: tuple[str, ...], at: int, state, nested: tuple = ()) -> None:
+    def _report(
+        self, problem: Problem, fault: str, disk: str, start: str, word: tuple[str, ...], at: int, state, nested: tuple = ()
+    ) -> None:  # fmt: skip
         """Keep the first of its kind; the others would say the same."""
         signature = (problem.statement, fault, problem.text[:25], str(word[-1:]), bool(nested))
         if signature in self._signatures and not self.limits.keep_all:

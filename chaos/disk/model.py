@@ -134,7 +134,7 @@ class SimFile:
                 self._disk.injector.call(self._disk, "truncate", self.path)
             if len(self._inode.data) != position:
                 self._cut(position)
-        except OSError as error:
+        except OSError:
             raise TornAppend(cause.errno, f"partial write that could not be undone ({cause.strerror})", self.path) from cause
 
     def pread(self, count: int, position: int) -> bytes:

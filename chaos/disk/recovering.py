@@ -2,7 +2,8 @@
 
 One `Recoverer` serves one configuration. Work is shared, since most crash states differ in one file only:
 
-1. An image is taken apart into one piece for each partition: its directory with the files of the root. A piece is recovered on its own, by the
+1. An image is taken apart into one piece for each partition: its directory with the files of the root. A piece is
+   recovered on its own, by the
    broker's own `LogDirectory.open`, and remembered by its digest. What the pieces of an image give together is what the whole
    gives, if partitions do not meddle with each other; every `WHOLE_EVERY`-th image is also recovered whole, and compared.
 2. The questions to a recovered log (reads, lookups, indexes) are asked once for each distinct result.

@@ -42,7 +42,8 @@ def statements(tally):
 
 
 SOUND = ("append", "append append append", "fill append", "append roll append", "idempotent idempotent", "append flush truncate",
-         "fill append background", "append checkpoint", "append restart", "append kill", "create recreate", "append delete-records retention",
+         "fill append background", "append checkpoint", "append restart", "append kill", "create recreate",
+         "append delete-records retention",
          "both both", "append overtaken", "append wait")
 
 
