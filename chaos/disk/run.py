@@ -1,12 +1,12 @@
 """How are all workloads tried in the time given, on all processors, with the same result on one?
 
-A run is a list of tasks. A task is (starting point, prefix): every word that is the prefix and one letter more, under every policy. Tasks do not
+A run is a list of tasks. A task is (starting point, prefix): every word that is the prefix and one letter more, under
+every policy. Tasks do not
 depend on each other and take their randomness from the seed and the word, so they may be spread over processes (`workers="4"`) or
 over a Dask cluster (`workers="dask://host:port"`), and give the same findings anywhere.
 
-1. First come, to be finished in any case: every word of length <= 2 from the `fresh` start under every policy, and of length <= 1
-   from the others.
-2. Then, as long as there is time: words up to `depth`, in an order that the seed shuffles.
+1. First come, to be finished in any case: every word of length <= 2 from the `fresh` start under every policy.
+2. Then, as long as there is time: words up to `depth` from all starts, the short ones first, in an order that the seed shuffles.
 3. Then the anti-vacuity conditions are checked (chaos/checks/vacuity.py): not met means "not enough evidence".
 
 `bench` measures how many distinct states one processor recovers and judges in a second.
@@ -29,12 +29,14 @@ from chaos.disk.lab import ALWAYS_JUDGED, Failure, Lab, Limits, Tally
 from chaos.plan import plan_of, save
 
 LAYER = "disk"
+TASK_LETTERS = 4  # words of a task: some seconds of work
 PLANS_MAX = 10  # failures that are shrunk and written out
 
 
 class Task(NamedTuple):
     start: str
-    prefix: tuple[str, ...] | None  # None: only the starting itself
+    prefix: tuple[str, ...]
+    letters: tuple[str, ...]  # each behind the prefix makes a word; none: only the starting itself
     seed: int
     bound: int
     nested_every: int
@@ -66,11 +68,13 @@ def run(report, seed: int, seconds: float, *, depth: int = 3, workers: str = "2"
 def plan_tasks(seed: int, depth: int, bound: int = 200, nested_every: int = 64) -> tuple[list[Task], list[Task]]:
     """(tasks that must be finished, tasks for the time that is left)."""
     must, may = [], []
+    letters = tuple(workloads.ALPHABET)
+    groups = [letters[place:place + TASK_LETTERS] for place in range(0, len(letters), TASK_LETTERS)]
     for start in workloads.STARTS:
-        must += [Task(start, None, seed, bound, nested_every), Task(start, (), seed, bound, nested_every)]
-        for length in range(1, depth):
-            tasks = [Task(start, prefix, seed, bound, nested_every) for prefix in workloads.words(length)]
-            (must if start == "fresh" and length == 1 else may).extend(tasks)
+        must.append(Task(start, (), (), seed, bound, nested_every))
+        for length in range(depth):
+            tasks = [Task(start, prefix, group, seed, bound, nested_every) for prefix in workloads.words(length) for group in groups]
+            (must if start == "fresh" and length < 2 else may).extend(tasks)
     rng = random.Random(seed)
     order = {task: (len(task.prefix), rng.random()) for task in may}
     return must, sorted(may, key=order.__getitem__)
@@ -92,10 +96,10 @@ def _perform(task: Task, policy: str) -> Tally:
         lab = _LABS[key] = Lab(POLICIES[policy], task.seed, Limits(task.bound, task.nested_every))
     lab.tally = Tally()
     before = lab.recoverer.recoveries
-    if task.prefix is None:
+    if not task.letters:
         lab.explore((), task.start)
     elif not task.prefix or lab.play(task.prefix, task.start)[0] is not None:
-        for letter in workloads.ALPHABET:
+        for letter in task.letters:
             lab.explore((*task.prefix, letter), task.start)
     lab.tally.recoveries = lab.recoverer.recoveries - before
     return lab.tally

@@ -115,7 +115,7 @@ def recover(
     if not found.segments or found.end_offset < log_start_offset:
         start = max(log_start_offset, found.end_offset)
         _restart_empty(disk, directory, found, start, config, now_ms, report)
-        recovery_point = start
+    recovery_point = max(recovery_point, found.segments[0].base_offset)  # what lies below is no part of the log
     if distrust:
         write_anew(disk, directory, [segment for segment in found.segments if segment.base_offset in found.checked])
     unfinished = _repair(disk, directory, found, clean, report)
@@ -264,7 +264,8 @@ def _drop(disk: Disk, directory: str, names: list[str], found: Survey, report: R
         name = file_name(segment.base_offset)
         report.add(name, "dropped", segment.size, None, "wholly below the log start offset", "C9.5")
     remove_segments(disk, directory, found.stale + found.dropped)
-    if leftovers.drop(disk, directory, disk.list(directory) if found.stale or found.dropped else names, report):
+    changed = found.stale or found.dropped or any(name.endswith(".tmp") for name in names)  # one may have been renamed since
+    if leftovers.drop(disk, directory, disk.list(directory) if changed else names, report):
         disk.sync_dir(directory)
 
 

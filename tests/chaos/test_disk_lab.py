@@ -154,7 +154,7 @@ def test_a_plan_that_cannot_be_followed_says_so(edit):
 
 
 def test_one_process_and_two_find_the_same():
-    tasks = [Task("fresh", None, 1, 20, 16), Task("fresh", ("create",), 1, 20, 16)]
+    tasks = [Task("fresh", (), (), 1, 20, 16), Task("fresh", ("append",), ("roll", "kill"), 1, 20, 16)]
     alone = [{name: sorted(tally.digests) for name, tally in perform(task).items()} for task in tasks]
     with Pool("2") as pool:
         several = [{name: sorted(tally.digests) for name, tally in by_policy.items()} for by_policy in pool.map(tasks, None)]
