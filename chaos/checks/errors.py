@@ -26,7 +26,8 @@ def check_struck(driver: Driver, injector: Injector, began: int) -> list[Problem
     if driver.logs.offline is None:
         found.append(Problem("C1.13", ("", -1), -1, "an fsync failed, and the directory is not offline"))
     if driver.policy.messages == 1:
-        found += [Problem("C1.13", entry.key, step.base_offset, "acked, though its fsync failed") for entry in driver.ledger.partitions
+        mine = [entry for entry in driver.ledger.partitions if f"/{entry.topic}-{entry.number}/" in injector.log[0] + "/"]
+        found += [Problem("C1.13", entry.key, step.base_offset, "acked, though its fsync failed") for entry in mine
                   for step in entry.steps if isinstance(step, Append) and step.acked is not None and step.began >= began]
     return found
 

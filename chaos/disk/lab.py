@@ -240,6 +240,7 @@ class Lab:
         if self.limits.nested_every and value % self.limits.nested_every == 0:
             for nested, path in self._inside(image, value, LEVELS_MAX):
                 tally.nested += 1
+                tally.digests.add(digest_of(nested.before) & 0xFFFFFFFFFFFFFFFF)
                 self._problems(nested, owed, where, path)
 
     def _problems(self, recovered: Recovered, owed: list[Owed], where: tuple, nested: tuple = ()) -> None:
