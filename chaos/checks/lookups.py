@@ -29,10 +29,11 @@ def _check_reads(partition, log: RecoveredPartition) -> list[Problem]:
     for batch in log.run.batches:
         if batch.last_offset < log.log_start_offset or batch.base_offset >= log.high_watermark:
             continue
-        slice_ = partition.read(max(batch.base_offset, log.log_start_offset), EVERYTHING)
-        region = slice_.regions
-        got = region.file.pread(region.size, region.position) if region is not None else b""
-        if not got.startswith(batch.data):
+        for offset in {max(batch.base_offset, log.log_start_offset), min(batch.last_offset, log.high_watermark - 1)}:
+            region = partition.read(offset, EVERYTHING).regions
+            got = region.file.pread(region.size, region.position) if region is not None else b""
+            if got.startswith(batch.data):
+                continue
             found.append(Problem("C5.5", log.key, batch.base_offset, f"a read from {batch.base_offset} got {got[:20].hex()}..."))
     end = partition.read(log.log_end_offset, EVERYTHING)
     if end.regions is not None:

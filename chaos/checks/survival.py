@@ -4,7 +4,7 @@ Verified, against what clients asked and were told, and what the disk's own reco
 fault and policy reach (C1.1, C1.2, C1.3, C1.4, C1.5, C1.6, with C1.15: only replies given before the crash are owed, and C3.6 for
 flushes that a truncation overtook); what is there is a run of the partition's history, byte for byte (C2.1), an
 unacked batch whole or not at all (C1.7);
-a leader epoch that is above those of lost records (C2.8); a clean marker only when nothing is missing (C3.3).
+a leader epoch that is above those of lost records (C2.8); what was deleted before a checkpoint stays deleted (C3.5); a clean marker only when nothing is missing (C3.3).
 Not verified: the sense of the bytes to anyone.
 """
 
@@ -35,6 +35,9 @@ def check_partition(log: RecoveredPartition, debt: Owed, clean: bool) -> list[Pr
     if log.log_start_offset > debt.start_max:
         found.append(Problem(debt.statement, key, debt.start_max,
                              f"log start {log.log_start_offset}, but nobody asked to delete beyond {debt.start_max}"))
+    if log.log_start_offset < debt.start_min:
+        found.append(Problem("C3.5", key, log.log_start_offset, f"log start {log.log_start_offset}, but what lies below {debt.start_min} was "
+                                                                "deleted, durably"))
     if end < debt.must_end and debt.must_end > log.log_start_offset:
         found.append(Problem(debt.statement, key, end, f"log ends at {end}, owed up to {debt.must_end}"))
     elif end < debt.acked_end:

@@ -16,11 +16,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from chaos.checks import visible
 from chaos.disk import bytes as make
 from chaos.disk.ledger import Append, Cut, Ledger, PartitionLedger, Policy
 from chaos.disk.model import SimDisk
 from refbroker.config import Config
-from refbroker.errors import KafkaError
+from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log.directory import LogDirectory
 
 ROOT = "/data"
@@ -30,6 +31,8 @@ DAY_MS = 86_400_000
 SEGMENT_BYTES = 400  # five small batches
 FLUSH_MS = 1000
 PRODUCER_ID = 7
+RETRIED_MAX = 5  # as many as a producer may have in flight
+OLDER_MS = 500  # so far back are the clocks of some clients
 
 POLICIES = {policy.name: policy for policy in (
     Policy("P0"), Policy("P1", messages=3), Policy("P2", ms=FLUSH_MS, window_ms=FLUSH_MS + FLUSH_MS // 2), Policy("P3", messages=1))}
@@ -76,7 +79,7 @@ class Driver:
         self.refused: list[str] = []  # answers other than success
         self.sequences: dict[tuple[str, int], int] = {}
         self.unanswered: dict[tuple[str, int], tuple[bytes, Append | None]] = {}
-        self.last_idempotent: tuple[tuple[str, int], bytes, Append] | None = None
+        self.sent: list[tuple[tuple[str, int], bytes, Append]] = []  # the last idempotent batches that were acked
         self.starts: list[int] = []  # when processes began
         self.to_flush: list = []  # partitions that rolled, with the offset
         self.logs: LogDirectory | None = None
@@ -180,30 +183,35 @@ class Driver:
         self._acknowledge(log, step, answer)
         del self.unanswered[key]
         self.sequences[key] = sequence + int.from_bytes(data[57:61], "big")
-        self.last_idempotent = key, data, step
+        self.sent = [*self.sent, (key, data, step)][-RETRIED_MAX:]
         return None
 
     def op_retry(self) -> bool | None:
-        """The reply to the last idempotent batch was lost; the client sends it again."""
-        if self.last_idempotent is None or self.last_idempotent[0] not in self.logs.partitions:
-            return False
-        key, data, step = self.last_idempotent
-        log = self.logs.partitions[key]
-        ledger = self.partition_ledger(*key)
-        if step not in ledger.steps or any(isinstance(cut, Cut) for cut in ledger.steps[ledger.steps.index(step):]):
+        """The replies to the last idempotent batches were lost; the client sends them again, the oldest first."""
+        return any([self._retry(*sent) for sent in self.sent]) or False
+
+    def _retry(self, key: tuple[str, int], data: bytes, step: Append) -> bool:
+        log, ledger = self.logs.partitions.get(key), self.partition_ledger(*key)
+        if ledger is None or step not in ledger.steps or any(isinstance(cut, Cut) for cut in ledger.steps[ledger.steps.index(step):]):
             return False
         end = log.log_end_offset
-        answer = log.append(bytearray(data), self.now_ms)
+        try:
+            answer = log.append(bytearray(data), self.now_ms)
+        except KafkaError as error:
+            if error.code != ErrorCode.KAFKA_STORAGE_ERROR:
+                self.complaints.append(("C6.4", f"retry of {key} at {step.base_offset} was refused: {error}"))
+            raise
         if not answer.duplicate or (answer.base_offset, log.log_end_offset) != (step.base_offset, end):
             self.complaints.append(("C6.4", f"retry of {key} at {step.base_offset}: {answer}, log end {end} -> {log.log_end_offset}"))
         self._wait(log, answer)
-        return None
+        return True
 
     def _batch(self, records: int = 1, gzip: bool = False, size: int = 0, producer: tuple[int, int, int] | None = None) -> bytes:
         self.counter += 1
         if size:
             return make.sized(size, self.now_ms)
-        return make.batch([b"value-%04d-%d" % (self.counter, record) for record in range(records)], self.now_ms,
+        timestamp = self.now_ms - (OLDER_MS if gzip else 0)
+        return make.batch([b"value-%04d-%d" % (self.counter, record) for record in range(records)], timestamp,
                           producer=producer, gzip=gzip)
 
     def _produce(self, topic: str, partition: int, data: bytes) -> bool | None:
@@ -237,6 +245,8 @@ class Driver:
         return log, step, answer
 
     def _acknowledge(self, log, step: Append, answer) -> Append:
+        if answer.flush_to is not None and self.policy.messages == 1 and not answer.duplicate:
+            self.complaints += [(problem.statement, problem.text) for problem in visible.check(log, step.base_offset)]
         self._wait(log, answer)
         step.acked, step.acked_ms = self.at, self.now_ms
         return step
@@ -280,32 +290,34 @@ class Driver:
         return None
 
     def op_overlap(self, then: str = "append", topic: str = "a", partition: int = 0) -> bool | None:
-        """A flush runs on another thread while the log is appended to, or cut and appended to (C3.6)."""
+        """A flush and a checkpoint run on other threads while the log is appended to, or cut and appended to (C3.6, C3.1)."""
         log = self.logs.partitions[topic, partition]
         job = log.begin_flush()
         if job is None:
             return False
-        if then == "truncate":
-            if self.op_truncate() is False:
-                return False
-            answer = self._append(topic, partition, self._batch(1))
-        else:
-            answer = self._append(topic, partition, self._batch(1))
+        write_checkpoint = self.logs.begin_checkpoint()
+        if then == "truncate" and self.op_truncate() is False:
+            return False
+        answer = self._append(topic, partition, self._batch(1))
         job.run()
         log.finish_flush(job)
+        write_checkpoint()
         self._acknowledge(*answer)
         return None
 
     # ------------------------------------------------------------ shorter logs
 
-    def op_truncate(self, topic: str = "a", partition: int = 0) -> bool | None:
-        """Drop the last batch."""
+    def op_truncate(self, topic: str = "a", partition: int = 0, batches: int = 1) -> bool | None:
+        """Drop the last batches."""
         log = self.logs.partitions[topic, partition]
         ledger = self.partition_ledger(topic, partition)
-        last = next((step for step in reversed(ledger.steps) if isinstance(step, Append) and not step.failed
-                     and step.last_offset == log.log_end_offset - 1), None)
-        if last is None or last.base_offset < log.log_start_offset:
-            return False
+        last, end = None, log.log_end_offset
+        for _ in range(batches):
+            last = next((step for step in reversed(ledger.steps) if isinstance(step, Append) and not step.failed
+                         and step.last_offset == end - 1), None)
+            if last is None or last.base_offset < log.log_start_offset:
+                return False
+            end = last.base_offset
         cut = Cut(self.at, "truncate", last.base_offset)
         ledger.steps.append(cut)
         log.truncate(last.base_offset)
@@ -330,8 +342,11 @@ class Driver:
             cut = Cut(self.at, "delete", log.high_watermark, explicit=False)
             ledger = self.partition_ledger(*key)
             ledger.steps.append(cut)
-            deleted += log.retain(self.now_ms)
+            freed = log.retain(self.now_ms)
+            deleted += freed
             cut.done, cut.offset = self.at, log.log_start_offset
+            if freed:
+                cut.kept = self.at
         return None if self.logs.sweep(self.now_ms) or deleted else False
 
     def op_sweep(self) -> bool | None:
@@ -343,12 +358,22 @@ class Driver:
     def op_checkpoint(self) -> bool | None:
         before = self.at
         self.logs.checkpoint()
+        self._keep_deletions()
         return None if self.at > before else False
+
+    def _keep_deletions(self) -> None:
+        """What was deleted before a checkpoint stays deleted (C3.5)."""
+        for entry in self.ledger.partitions:
+            log = self.logs.partitions.get(entry.key)
+            for step in entry.steps if log is not None and log.offline is None and log.topic_id == entry.topic_id else ():
+                if isinstance(step, Cut) and step.kind == "delete" and step.done is not None and step.kept is None:
+                    step.kept = self.at
 
     def op_restart(self) -> bool | None:
         """A clean stop and a start."""
         if self.logs.close(clean=True):
             self.ledger.clean_stops.append((self.at, self.at))
+            self._keep_deletions()
         self.disk.kill()
         stopped = self.at
         self.start()

@@ -44,6 +44,7 @@ class Cut:
     offset: int
     done: int | None = None
     undone: int | None = None  # it failed, and later turned out not to have happened
+    kept: int | None = None  # when a deletion was durable
     explicit: bool = True  # False: the broker's own retention
 
 
@@ -65,7 +66,8 @@ class PartitionLedger:
 
 class Owed(NamedTuple):
     """What a partition owes after one crash. `branches`: the histories that are allowed, the final one first. `must_end`: what
-    lies below survives, by `statement`; `acked_end`: the end of what was acked. `start_max`: what lies below may be gone."""
+    lies below survives, by `statement`; `acked_end`: the end of what was acked. `start_max`: what lies below may be gone,
+    `start_min`: what lies below must be."""
 
     ledger: PartitionLedger
     must_exist: bool
@@ -76,6 +78,7 @@ class Owed(NamedTuple):
     durable_end: int
     start_max: int
     statement: str
+    start_min: int = 0
 
 
 @dataclass
@@ -108,7 +111,9 @@ class Ledger:
         gone, gone_for_good = partition.deleted
         must_exist = confirmed is not None and confirmed <= at and (gone is None or gone > at)
         may_exist = created <= at and not (gone_for_good is not None and gone_for_good <= at)
-        return Owed(partition, must_exist, may_exist, branches, must_end, acked_end, durable_end, start_max, statement)
+        start_min = max((step.offset for step in partition.steps if isinstance(step, Cut) and step.kept is not None and step.kept <= at),
+                        default=0)
+        return Owed(partition, must_exist, may_exist, branches, must_end, acked_end, durable_end, start_max, statement, start_min)
 
     def _must_end(self, final: tuple[Append, ...], at: int, fault: str, acked_end: int, durable_end: int) -> tuple[int, str]:
         if self.is_clean(at):

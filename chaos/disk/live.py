@@ -7,17 +7,14 @@ live one too, against its files as they are in the page cache:
 2. leader epochs and producer state that are those of the batches (C4.4, C6.1, C6.4);
 3. no producer snapshot beyond the log end (C6.2);
 4. what a client was told to be deleted is not there (C3.5, C4.1).
-
-`visible` is asked between an append and the flush that its answer waits for: under flush.messages=1 a consumer sees nothing of it (C4.2).
 """
 
 from collections.abc import Iterator
 
 from chaos.checks import epochs, lookups, producers
-from chaos.checks.crash import Problem, parsed
+from chaos.checks.crash import Problem
 from chaos.disk import recovering
 
-EVERYTHING = 1 << 30
 SNAPSHOT = ".snapshot"
 
 
@@ -62,19 +59,3 @@ def _deletions(driver, partition) -> list:
     since = driver.starts[-1]
     return [step for step in entry.steps if getattr(step, "kind", "") == "delete" and step.done is not None and step.began >= since] if entry else []
 
-
-def visible(log, base_offset: int) -> list[Problem]:
-    """What a consumer gets while the append at `base_offset` waits for its flush."""
-    key = log.topic, log.number
-    if log.high_watermark > base_offset:
-        return [Problem("C4.2", key, base_offset, f"the high watermark is {log.high_watermark} before {base_offset} is durable")]
-    offset = log.log_start_offset
-    while offset < log.high_watermark:
-        region = log.read(offset, EVERYTHING).regions
-        batches = parsed(region.file.pread(region.size, region.position), 0).batches if region is not None else []
-        if not batches:
-            return [Problem("C4.2", key, offset, f"nothing to read at {offset}, below the high watermark {log.high_watermark}")]
-        offset = batches[-1].last_offset + 1
-    if offset > max(log.high_watermark, log.log_start_offset):
-        return [Problem("C4.2", key, log.high_watermark, f"a reader gets offsets up to {offset}, the high watermark is {log.high_watermark}")]
-    return []

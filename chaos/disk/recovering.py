@@ -12,7 +12,7 @@ One `Recoverer` serves one configuration. Work is shared, since most crash state
 
 import uuid
 
-from chaos.checks import checkpoints, deletion, epochs, idempotence, lookups, producers, shape
+from chaos.checks import checkpoints, deletion, epochs, idempotence, lookups, producers, shape, snapshots
 from chaos.checks.crash import ROOT, Image, Problem, Recovered, RecoveredPartition, longest_run, segments_in
 from chaos.disk.driver import DAY_MS, START_MS
 from chaos.disk.model import SimDisk
@@ -78,6 +78,7 @@ class Recoverer:
         found = recovered.problems
         found += checkpoints.check(recovered)
         found += deletion.metadata_before_records(recovered)
+        found += snapshots.check_image(image)
         if recovered.refused is not None:
             return recovered
         found += shape.check(recovered)

@@ -5,7 +5,8 @@ points are those inside its last operation, since those of the others belong to 
 is cut off with everything below it: what it would show, a shorter one shows.
 
 A starting point is what happened before, on the same disk: nothing (`fresh`); a log of several segments with an unclean
-start behind it, part of it durable (`used`); producers, deleted records and a second topic (`busy`).
+start behind it, part of it durable (`used`); producers, deleted records and a second topic (`busy`); a log that was cut below a
+producer snapshot (`cut`); a topic that was made again, and an unclean stop behind a new segment (`killed`).
 """
 
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ ALPHABET: dict[str, dict] = {
     "overlap": {"op": "overlap"},  # a flush runs while the log grows
     "overtaken": {"op": "overlap", "then": "truncate"},  # a flush runs while the log is cut and grows again
     "truncate": {"op": "truncate"},
+    "truncate-more": {"op": "truncate", "batches": 2},
     "delete-records": {"op": "delete_records"},
     "retention": {"op": "retention"},
     "sweep": {"op": "sweep"},
@@ -41,6 +43,8 @@ STARTS: dict[str, tuple[str, ...]] = {
     "fresh": (),
     "used": ("fill", "append", "flush", "append", "kill", "append", "roll", "append", "background", "append"),
     "busy": ("idempotent", "pair", "roll", "idempotent", "delete-records", "create", "checkpoint", "idempotent"),
+    "cut": ("idempotent", "idempotent", "roll", "append", "flush", "checkpoint", "truncate-more"),
+    "killed": ("create", "recreate", "idempotent", "roll", "checkpoint", "kill"),
 }
 
 

@@ -4,9 +4,9 @@ Run in the planted tree, as a process of its own: `python -m chaos.mutants.hunt 
 object. Time is the processor's, so that the verdict does not depend on what else runs. The steps are those of the disk layer, the cheap ones first; none of them depends on the mutant:
 
 1. every word of length 0 and 1, from every start, under every policy, a glimpse of the states of the weakest disk;
-2. the same with more states; in between every call to the disk fails once, and every kind of file decays;
-3. the same on all disks, with many states and with crashes inside recovery;
-4. words of length 2 and random longer ones, in turn, until the time is over.
+2. in turn: every call to the disk fails once, and every kind of file decays; the words of 1 with more states; a glimpse of every
+   word of length 2 on a fresh disk;
+3. in turn: the words of 1 on all disks, with many states and with crashes inside recovery; random longer words.
 
 What is exhaustive comes in an order that the seed shuffles.
 
@@ -34,7 +34,7 @@ QUICK = Limits(24, 0, (WEAKEST,), share=0.15)
 THOROUGH = Limits(200, 16)
 LATER = Limits(40, 64, (WEAKEST,), share=0.3)
 POLICY_ORDER = ("P3", "P0", "P1", "P2")
-WALK_LENGTHS = (3, 4, 5, 6)
+WALK_LENGTHS = (2, 2, 3, 4, 5)
 EXCEPTION = "exception"
 
 Found = list[tuple[str, str]]  # (statement, text)
@@ -43,9 +43,9 @@ Found = list[tuple[str, str]]  # (statement, text)
 def steps(seed: int) -> Iterator[tuple[str, Found]]:
     """(what was done, what was broken), for ever."""
     yield from _letters(seed, GLIMPSE)
-    yield from _in_turn(_letters(seed, QUICK), _errors())
-    yield from _letters(seed, THOROUGH)
-    yield from _words(seed)
+    yield from _in_turn(_errors(), _letters(seed, QUICK), _pairs(seed))
+    yield from _in_turn(_letters(seed, THOROUGH), _walks(seed))
+    yield from _walks(seed + 1)
 
 
 def _in_turn(*sources: Iterator) -> Iterator:
@@ -67,15 +67,19 @@ def _letters(seed: int, limits: Limits) -> Iterator[tuple[str, Found]]:
         yield _explore(labs[name], word, start)
 
 
-def _words(seed: int) -> Iterator[tuple[str, Found]]:
+def _pairs(seed: int) -> Iterator[tuple[str, Found]]:
+    labs = {name: Lab(POLICIES[name], seed, GLIMPSE) for name in POLICY_ORDER}
+    chosen = list(product(workloads.words(2), POLICY_ORDER))
+    random.Random(seed).shuffle(chosen)
+    for word, name in chosen:
+        yield _explore(labs[name], word, "fresh")
+
+
+def _walks(seed: int) -> Iterator[tuple[str, Found]]:
     rng = random.Random(seed)
     labs = {name: Lab(POLICIES[name], seed, LATER) for name in POLICY_ORDER}
-    pairs = list(workloads.words(2))
-    rng.shuffle(pairs)
     letters, starts = list(workloads.ALPHABET), list(workloads.STARTS)
     while True:
-        if pairs:
-            yield _explore(labs[rng.choice(POLICY_ORDER)], pairs.pop(), rng.choice(starts))
         name, start = rng.choice(POLICY_ORDER), rng.choice(starts)
         word: tuple[str, ...] = ()
         for _ in range(rng.choice(WALK_LENGTHS)):  # letters that make no sense where they come are left out
