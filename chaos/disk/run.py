@@ -168,11 +168,12 @@ def _report(report, tallies: dict[str, Tally], faults: list, done: dict, planned
     for tally in tallies.values():
         total.add(tally)
     report.figures.append({
-        "layer": LAYER, "words": total.words, "crash points": total.points, "effects": total.effects, "states possible": f"{total.possible:.3g}",
-        "tried": total.tried, "distinct": len(total.digests), "judged": total.judged, "nested": total.nested,
+        "layer": LAYER, "words": total.words, "crash points": total.points, "effects": total.effects,
+        "states possible": f"{total.possible:.3g}", "tried": total.tried, "distinct": len(total.digests), "judged": total.judged, "nested": total.nested,
         "points not exhausted": total.not_exhaustive, "word groups": f"{done['must'] + done['may']} of {sum(planned)} (depth {depth})",
         "seconds": round(seconds)})
-    report.figures.append({"fault sweeps": sum(outcome.runs for outcome in faults), "faults struck": sum(outcome.struck for outcome in faults)})
+    runs, struck = sum(outcome.runs for outcome in faults), sum(outcome.struck for outcome in faults)
+    report.figures.append({"fault sweeps": runs, "faults struck": struck})
     report.coverage += [{"site": site, "kind": kind, "deviation": deviation, "states": states}
                         for (site, kind, deviation), states in sorted(total.coverage.items())]
     report.unchecked = unjudged()
@@ -185,7 +186,8 @@ def finding_allowed(statement: str) -> Finding:
 def finding_of(failure: Failure) -> Finding:
     problem = failure.problem
     text = f"{failure.verdict().line()}; after {failure.start}: {' '.join(map(str, failure.word)) or 'start'}, crash at event {failure.at}"
-    return Finding(problem.statement, "broken", problem.key[0], problem.key[1], problem.offset, text + ", inside recovery" * bool(failure.nested))
+    text += ", inside recovery" if failure.nested else ""
+    return Finding(problem.statement, "broken", *problem.key, problem.offset, text)
 
 
 def _write_plans(report, failures: list[Failure], seed: int, out: Path | None) -> None:
