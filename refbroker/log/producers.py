@@ -232,8 +232,12 @@ class ProducerStates:
         if sync:
             replace_file(disk, path, data)
             return None
+        if disk.exists(path):  # the recovery point may have passed it: it is never torn
+            file = disk.open(path)
+            if file.pread(file.size, 0) != data:
+                replace_file(disk, path, data)
+            return disk.open(path)
         file = disk.open(path, create=True)
-        file.truncate(0)
         file.append([data])
         return file
 
