@@ -9,6 +9,7 @@ n = 1, 2, 3 ... until a run ends in which nothing was struck: then every such ca
 | sync-eio-reverted | the same | EIO; besides, the page cache shows the old content again (btrfs) |
 | write-eio | File.append | EIO before a byte went in |
 | write-enospc, write-edquot | File.append, create, mkdir | the first half goes in, then no more, until space comes back |
+| torn-append | File.append | as write-enospc, and the truncation that should undo it fails too |
 | open-emfile | Disk.open | EMFILE |
 | short-write | File.append | the first half goes in and no error is given |
 | eintr | File.append | interrupted before a byte went in: Python's own retry hides it from every program (PEP 475) |
@@ -29,9 +30,9 @@ CALLS = {
     "sync-eio-kept": ("sync",), "sync-eio-reverted": ("sync",), "write-eio": ("append",), "write-enospc": ("append", "create", "mkdir"),
     "write-edquot": ("append", "create", "mkdir"), "open-emfile": ("open",), "short-write": ("append",), "eintr": ("append",),
     "truncate-eio": ("truncate",), "rename-eio": ("rename",), "unlink-eio": ("unlink",), "misdirected": ("append",),
-    "read-eio": ("pread",),
+    "read-eio": ("pread",), "torn-append": ("append",),
 }
-ERRNO = {"write-enospc": errno.ENOSPC, "write-edquot": errno.EDQUOT, "open-emfile": errno.EMFILE}
+ERRNO = {"write-enospc": errno.ENOSPC, "torn-append": errno.ENOSPC, "write-edquot": errno.EDQUOT, "open-emfile": errno.EMFILE}
 SILENT = ("short-write", "eintr", "misdirected")  # the program is told nothing
 
 
@@ -55,6 +56,7 @@ class Injector:
         self.seen = 0
         self.struck = 0
         self.healed = False
+        self.tearing = False  # the append that failed cannot be undone
         self.log: list[str] = []
 
     def heal(self) -> None:
@@ -62,6 +64,9 @@ class Injector:
         self.healed = True
 
     def call(self, disk: SimDisk, call: str, path: str) -> None:
+        if call == "truncate" and self.tearing:
+            self.tearing = False
+            self._raise(path)
         if call == "open" and "create" in CALLS[self.fault.kind] and not disk.exists(path):
             call = "create"
         if self._strikes(call, path):
@@ -78,10 +83,11 @@ class Injector:
             return count, None
         if kind == "short-write":
             return max(1, count // 2), None
-        if kind in ("write-enospc", "write-edquot") and count > 1 and self.seen == self.fault.nth:
+        if kind in ("write-enospc", "write-edquot", "torn-append") and count > 1 and self.seen == self.fault.nth:
             self.seen -= 1  # the rest of this write is the call that fails
             self.fault = self.fault._replace(nth=self.fault.nth)
             return self._half(count), None
+        self.tearing = kind == "torn-append"
         self._raise(path)
         return 0, None
 

@@ -49,14 +49,17 @@ def steps(seed: int) -> Iterator[tuple[str, Found]]:
 
 
 def _in_turn(*sources: Iterator) -> Iterator:
-    left = list(sources)
-    while left:
-        for source in tuple(left):
-            entry = next(source, None)
-            if entry is None:
-                left.remove(source)
-            else:
-                yield entry
+    """Steps of all, each source getting the same time."""
+    spent = dict.fromkeys(sources, 0.0)
+    while spent:
+        source = min(spent, key=spent.get)
+        began = time.process_time()
+        entry = next(source, None)
+        if entry is None:
+            del spent[source]
+        else:
+            spent[source] += time.process_time() - began
+            yield entry
 
 
 def _letters(seed: int, limits: Limits) -> Iterator[tuple[str, Found]]:
