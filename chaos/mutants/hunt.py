@@ -1,12 +1,13 @@
 """How does the lab look for a bug that it knows nothing about, in a minute?
 
 Run in the planted tree, as a process of its own: `python -m chaos.mutants.hunt --seconds 60 --seed 1 --for C1.3,C1.6`. It prints one JSON
-object. Time is the processor's, so that the verdict does not depend on what else runs. The steps are those of the disk layer, the cheap ones first; none of them depends on the mutant:
+object. Time is the processor's, so that the verdict does not depend on what else runs. None of the steps depends on the mutant.
+They come from three sources, which get the same time each:
 
-1. every word of length 0 and 1, from every start, under every policy, a glimpse of the states of the weakest disk;
-2. in turn: every call to the disk fails once, and every kind of file decays; the words of 1 with more states; a glimpse of every
-   word of length 2 on a fresh disk;
-3. in turn: the words of 1 on all disks, with many states and with crashes inside recovery; random longer words.
+1. every word of length 0 and 1, from every start, under every policy: a glimpse of the states of the weakest disk; the same with
+   more states; the same on all disks, with many states and with crashes inside recovery;
+2. every call to the disk fails once, and every kind of file decays;
+3. a glimpse of every word of length 2 on a fresh disk; then random longer words from every start, until the time is over.
 
 What is exhaustive comes in an order that the seed shuffles.
 
@@ -21,7 +22,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from itertools import product
+from itertools import chain, product
 
 from chaos.disk import errors, workloads
 from chaos.disk.driver import POLICIES
@@ -42,10 +43,8 @@ Found = list[tuple[str, str]]  # (statement, text)
 
 def steps(seed: int) -> Iterator[tuple[str, Found]]:
     """(what was done, what was broken), for ever."""
-    yield from _letters(seed, GLIMPSE)
-    yield from _in_turn(_errors(), _letters(seed, QUICK), _pairs(seed))
-    yield from _in_turn(_letters(seed, THOROUGH), _walks(seed))
-    yield from _walks(seed + 1)
+    letters = chain.from_iterable(_letters(seed, limits) for limits in (GLIMPSE, QUICK, THOROUGH))
+    yield from _in_turn(letters, _errors(), chain(_pairs(seed), _walks(seed)))
 
 
 def _in_turn(*sources: Iterator) -> Iterator:
@@ -104,14 +103,14 @@ def _explore(lab: Lab, word: tuple[str, ...], start: str) -> tuple[str, Found]:
 
 
 def _errors() -> Iterator[tuple[str, Found]]:
-    for kind in CALLS:
-        for policy in ("P3", "P0"):
-            outcome = errors.SweepOutcome(policy, "F3", kind, errors.errors.STATEMENTS)
-            for lasting in (False, True):
-                nth = 1
-                while nth < errors.NTH_MAX and _struck(outcome, Fault(kind, nth, lasting)):
-                    nth += 1
-            yield f"{policy} {kind}", _findings(outcome)
+    for kind, policy in product(CALLS, ("P3", "P0")):
+        for lasting in (False, True):
+            for nth in range(1, errors.NTH_MAX):
+                outcome = errors.SweepOutcome(policy, "F3", kind, errors.errors.STATEMENTS)
+                struck = _struck(outcome, Fault(kind, nth, lasting))
+                yield f"{policy} {kind} {nth}", _findings(outcome)
+                if not struck:
+                    break
     for policy in ("P3", "P0"):
         yield f"{policy} decay", _findings(errors.decay(policy))
 
@@ -121,7 +120,7 @@ def _struck(outcome: errors.SweepOutcome, fault: Fault) -> bool:
         return errors.strike(outcome, fault)
     except Exception as error:
         outcome.findings.append(errors.Finding(EXCEPTION, "broken", "", -1, -1, f"{fault}: {type(error).__name__}: {error}"))
-        return False
+        return True
 
 
 def _findings(outcome: errors.SweepOutcome) -> Found:
