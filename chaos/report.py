@@ -92,20 +92,31 @@ class Report:
 
         write_page(self, directory)
 
-    def print(self, console) -> None:
-        """The verdict table, the figures, and what broke, on a rich console."""
+    def _table(self, layer: str):
+        """Statements by policies. Neighbouring statements that read the same share a line, so that it stays a page."""
         from rich.table import Table
 
-        policies = sorted({key[2] for key in self.rows})
-        table = Table(title="Verdicts by statement: judged, (+ losses that the contract allows)", title_justify="left")
-        for name in ("layer", "fault", "statement", *policies):
-            table.add_column(name, no_wrap=True)
-        lines: dict[tuple[str, str, str], dict[str, Row]] = {}
-        for (layer, statement, policy, fault), row in sorted(self.rows.items(), key=_order):
-            lines.setdefault((layer, fault, statement), {})[policy] = row
-        for key, cells in lines.items():
-            table.add_row(*key, *(_cell(cells.get(policy)) for policy in policies))
-        console.print(table)
+        rows = {key: row for key, row in sorted(self.rows.items(), key=_order) if key[0] == layer}
+        policies = sorted({key[2] for key in rows})
+        table = Table(title=f"{layer} layer, by statement: judged, (+ losses that the contract allows)", title_justify="left")
+        table.add_column("fault", no_wrap=True)
+        table.add_column("statements", max_width=46)
+        for policy in policies:
+            table.add_column(policy, no_wrap=True)
+        cells: dict[tuple[str, str], dict[str, str]] = {}
+        for (_, statement, policy, fault), row in rows.items():
+            cells.setdefault((fault, statement), {})[policy] = _cell(row)
+        lines: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for (fault, statement), found in cells.items():
+            lines.setdefault((fault, tuple(found.get(policy, "") for policy in policies)), []).append(statement)
+        for (fault, found), statements in lines.items():
+            table.add_row(fault, " ".join(statements), *found)
+        return table
+
+    def print(self, console) -> None:
+        """The verdict table of each layer, the figures, and what broke, on a rich console."""
+        for layer in dict.fromkeys(key[0] for key in self.rows):
+            console.print(self._table(layer))
         for figures in self.figures:
             console.print("  ".join(f"{name} {value}" for name, value in figures.items()), highlight=False)
         for (layer, statement, policy, fault), row in sorted(self.rows.items(), key=_order):
