@@ -32,9 +32,7 @@ def metadata_before_records(recovered: Recovered) -> list[Problem]:
     for path, data in recovered.before.items():
         if path.endswith(".log") and data:
             directory = path.rpartition("/")[0]
-            name = directory[len(ROOT) + 1:]
-            if not recovered.before.get(f"{directory}/partition.metadata"):
-                topic, _, number = name.partition(".")[0].rpartition("-")
-                if number.isdigit():
-                    found.append(Problem("C9.6", (topic, int(number)), 0, f"{path} has records, its directory has no topic id"))
+            topic, _, number = directory[len(ROOT) + 1:].rpartition("-")  # what waits to be unlinked has no number there
+            if number.isdigit() and not recovered.before.get(f"{directory}/partition.metadata"):
+                found.append(Problem("C9.6", (topic, int(number)), 0, f"{path} has records, its directory has no topic id"))
     return found

