@@ -156,7 +156,7 @@ def proxy(upstream: str, listen: str, rules: Path | None) -> None:
 
 
 @cli.command()
-@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="time for each mutant")
+@click.option("--seconds", type=click.FloatRange(min=1), default=120.0, show_default=True, help="processor time for each mutant")
 @click.option("--sample", type=click.IntRange(min=1), help="so many of them, chosen by the seed, and one harmless change")
 @click.option("--seed", type=int, default=1, show_default=True, help="decides the sample, and the order of the hunt")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/mutants"), show_default=True, help="where the score goes")

@@ -44,7 +44,7 @@ STARTS: dict[str, tuple[str, ...]] = {
     "used": ("fill", "append", "flush", "append", "kill", "append", "roll", "append", "background", "append"),
     "busy": ("idempotent", "pair", "roll", "idempotent", "delete-records", "create", "checkpoint", "idempotent"),
     "cut": ("idempotent", "idempotent", "roll", "append", "flush", "checkpoint", "truncate-more"),
-    "killed": ("create", "recreate", "idempotent", "roll", "checkpoint", "kill"),
+    "killed": ("create", "recreate", "idempotent", "flush", "roll", "append", "checkpoint", "kill"),
 }
 
 
