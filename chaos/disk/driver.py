@@ -371,7 +371,8 @@ class Driver:
             log = self.logs.partitions.get(entry.key)
             for step in entry.steps if log is not None and log.offline is None and log.topic_id == entry.topic_id else ():
                 if isinstance(step, Cut) and step.kind == "delete" and step.done is not None and step.kept is None:
-                    step.kept = self.at
+                    if log.log_start_offset >= step.offset:  # a crash may have undone it (C3.5)
+                        step.kept = self.at
 
     def op_restart(self) -> bool | None:
         """A clean stop and a start."""

@@ -219,7 +219,8 @@ def _epochs(
         report.add(LEADER_EPOCH_CHECKPOINT, "rebuilt", 0, None, str(error), "C4.4")
     highest = max(found.epoch_max, -1 if cache.latest is None else cache.latest)
     last = found.finding.epoch if found.finding is not None else -1
-    if clean and last >= 0 and cache.epoch_for(found.end_offset - 1) != last:
+    visible = found.end_offset > log_start_offset  # else the last batch was deleted, and its epoch with it
+    if clean and last >= 0 and visible and cache.epoch_for(found.end_offset - 1) != last:
         report.add(LEADER_EPOCH_CHECKPOINT, "rebuilt", 0, None, f"the last batch has leader epoch {last}", "C4.4")
         cache.clear()
     if not cache.entries and found.end_offset:  # from all batches, not only those that were checked
