@@ -19,6 +19,7 @@ out is Python. So a change of the broker that moves a mutant's ground fails loud
 """
 
 import ast
+import threading
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ HARMLESS = "harmless"
 DISK = "disk"
 PYTEST = "pytest:"
 FIELDS = {"name", "file", "function", "before", "after", "statements", "origin", "shows", "hunt", "known_as"}
+_PARSING = threading.Lock()  # CPython 3.11 counts the depth of ast.parse for all threads together, and fails on the sum
 
 
 class Misplaced(Exception):
@@ -80,15 +82,20 @@ def planted(mutant: Mutant, root: Path = ROOT) -> str:
         raise Misplaced(f"{mutant.name}: its text is {count} times in {mutant.function} of {mutant.file}, once expected")
     changed = text[:begin] + text[begin:end].replace(mutant.before, mutant.after) + text[end:]
     try:
-        ast.parse(changed)
+        _parse(changed)
     except SyntaxError as error:
         raise Misplaced(f"{mutant.name}: what comes out is not Python: {error}") from None
     return changed
 
 
+def _parse(text: str) -> ast.Module:
+    with _PARSING:
+        return ast.parse(text)
+
+
 def _span(text: str, mutant: Mutant) -> tuple[int, int]:
     """Where the function begins and ends in the text, whole lines."""
-    found = [node for name, node in _functions(ast.parse(text)) if name == mutant.function]
+    found = [node for name, node in _functions(_parse(text)) if name == mutant.function]
     if len(found) != 1:
         raise Misplaced(f"{mutant.name}: {mutant.function} is {len(found)} times in {mutant.file}, once expected")
     lines = text.splitlines(keepends=True)

@@ -22,6 +22,7 @@ is an ordinary one, so that there is a single place where bytes can get lost.
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Sequence
 
 Buffer = bytes | bytearray | memoryview
@@ -35,7 +36,10 @@ class File:
     def __init__(self, path: str, fd: int):
         self.path = path
         self._fd = fd
-        self.size = os.fstat(fd).st_size
+        status = os.fstat(fd)
+        if stat.S_ISDIR(status.st_mode):  # one may be opened for reading, but there is nothing in it for us
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        self.size = status.st_size
 
     def append(self, buffers: Sequence[Buffer]) -> int:
         """Write all buffers at the end with one `writev`; returns the position of the first byte."""
@@ -160,8 +164,8 @@ class Disk:
 
     def space(self, path: str) -> tuple[int, int]:
         """(total bytes, bytes that we may still use) of the file system that holds `path`."""
-        stat = os.statvfs(path)
-        return stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
+        system = os.statvfs(path)
+        return system.f_blocks * system.f_frsize, system.f_bavail * system.f_frsize
 
 
 def _skip(buffers: Sequence[Buffer], count: int) -> list[memoryview]:
