@@ -255,6 +255,8 @@ class Driver:
         """What `Flusher.durable` does."""
         if answer.flush_to is not None and log.recovery_point < answer.flush_to:
             log.flush()
+            if log.offline is not None:
+                raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, log.offline)
             assert log.recovery_point >= answer.flush_to, (log.recovery_point, answer)
 
     # ------------------------------------------------------------ flushes
