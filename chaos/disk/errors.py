@@ -27,6 +27,8 @@ WORKLOAD = ("append", "idempotent", "fill", "idempotent", "append", "flush", "ch
             "delete-records", "append", "delete", "restart", "idempotent", "retention")
 BEFORE_DECAY = ("append", "idempotent", "fill", "idempotent", "append", "idempotent", "append", "flush", "checkpoint", "append")
 NTH_MAX = 400  # a workload makes fewer calls of any kind
+WATCHED = 3
+UNWATCHED = ("misdirected", "read-eio")  # the look itself would meet the fault
 FAULT_CLASS = {kind: "F3" for kind in CALLS if "-eio" in kind} | {"misdirected": "F5"}
 
 
@@ -96,6 +98,7 @@ def strike(outcome: SweepOutcome, fault: Fault) -> bool:
 def _run(driver: Driver, injector: Injector, word: tuple[str, ...]) -> list[Problem]:
     """The operations, whatever fails."""
     problems: list[Problem] = []
+    watched = WATCHED  # operations after the one that was struck, before retention sweeps all traces away
     for operation in operations(word):
         began, before = driver.at, injector.struck
         try:
@@ -111,6 +114,9 @@ def _run(driver: Driver, injector: Injector, word: tuple[str, ...]) -> list[Prob
             return [*problems, Problem("C1.14", ("", -1), -1, f"{operation['op']} raised {type(error).__name__}: {error}")]
         if injector.struck and not before:
             problems += errors.check_struck(driver, injector, began)
+        if injector.struck and watched and not injector.fault.lasting and injector.fault.kind not in UNWATCHED:
+            watched -= 1
+            problems += errors.check_live(driver)
     return problems
 
 

@@ -44,7 +44,7 @@ Found = list[tuple[str, str]]  # (statement, text)
 def steps(seed: int) -> Iterator[tuple[str, Found]]:
     """(what was done, what was broken), for ever."""
     letters = chain.from_iterable(_letters(seed, limits) for limits in (GLIMPSE, QUICK, THOROUGH))
-    yield from _in_turn(letters, _errors(), chain(_pairs(seed), _walks(seed)))
+    yield from _in_turn(letters, _errors(seed), chain(_pairs(seed), _walks(seed)))
 
 
 def _in_turn(*sources: Iterator) -> Iterator:
@@ -102,8 +102,10 @@ def _explore(lab: Lab, word: tuple[str, ...], start: str) -> tuple[str, Found]:
                                               f"{failure.problem.text}") for failure in lab.tally.failures[seen:]]
 
 
-def _errors() -> Iterator[tuple[str, Found]]:
-    for kind, policy in product(CALLS, ("P3", "P0")):
+def _errors(seed: int) -> Iterator[tuple[str, Found]]:
+    chosen = list(product(CALLS, ("P3", "P0")))
+    random.Random(seed).shuffle(chosen)
+    for kind, policy in chosen:
         for lasting in (False, True):
             for nth in range(1, errors.NTH_MAX):
                 outcome = errors.SweepOutcome(policy, "F3", kind, errors.errors.STATEMENTS)
