@@ -2,7 +2,8 @@
 
 Verified, on the live log against a plain walk over its bytes: a read from each offset begins with the batch that holds it and ends at
 the high watermark (C4.2); the earliest offset for each timestamp, the ones between included (C5.4); the answers do not depend on the index
-files that were found (C5.5, C5.8), whose entries after recovery point where they say (C5.1, C5.2, C5.3, C5.7, by chaos/checks/indexes.py).
+files that were found (C5.5, C5.8), whose entries after recovery point where they say (C5.1, C5.2, C5.3, C5.7, by chaos/checks/indexes.py); a
+closed segment's time index ends with its largest timestamp.
 Not verified: how fast.
 """
 
@@ -11,11 +12,17 @@ from chaos.checks.indexes import check_offset_index, check_time_index
 from chaos.logfile import StoredSegment
 
 EVERYTHING = 1 << 30
+TIME_ENTRY_BYTES = 12
 
 
 def check(partition, log: RecoveredPartition, after: Image) -> list[Problem]:
     """`partition` is the broker's own, to be asked."""
-    found = check_index_files(log, after)
+    return check_index_files(log, after) + answers(partition, log)
+
+
+def answers(partition, log: RecoveredPartition) -> list[Problem]:
+    """What reads and lookups by time give."""
+    found: list[Problem] = []
     try:
         found += _check_reads(partition, log)
         found += _check_times(partition, log)
@@ -73,7 +80,15 @@ def check_index_files(log: RecoveredPartition, after: Image) -> list[Problem]:
         found += [Problem(statement, log.key, segment.base_offset, f"{base}{suffix}: {text}")
                   for suffix, checker in ((".index", check_offset_index), (".timeindex", check_time_index))
                   for statement, text in _index(checker, after.get(base + suffix), segment)]
+        youngest = max((batch.max_timestamp for batch in segment.batches), default=-1)
+        if segment is not log.run.segments[-1] and youngest >= 0 and last_time(after.get(base + ".timeindex")) != youngest:
+            found.append(Problem("C5.3", log.key, segment.base_offset, f"{base}.timeindex of a closed segment does not end with {youngest} ms"))
     return found
+
+
+def last_time(data: bytes | None) -> int | None:
+    """The timestamp of the last entry of a time index."""
+    return int.from_bytes(data[-TIME_ENTRY_BYTES:-4], "big", signed=True) if data and len(data) % TIME_ENTRY_BYTES == 0 else None
 
 
 def _index(checker, data: bytes | None, segment: StoredSegment) -> list[tuple[str, str]]:

@@ -10,16 +10,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from chaos.checks import errors, rot, survival
+from chaos.checks import errors, lookups, rot, survival
 from chaos.checks.crash import ROOT, Problem
 from chaos.checks.history.case import Finding
 from chaos.disk.driver import POLICIES, Driver, config_of, quietly
-from chaos.disk.faults import CALLS, Fault, Injector, kind_of, rot_places
+from chaos.disk.faults import CALLS, LOW_BYTES, Fault, Injector, kind_of, rot_places
 from chaos.disk.faults import rot as flip
 from chaos.disk.lab import debts, durable_end
 from chaos.disk.model import SimDisk
 from chaos.disk.profiles import WEAKEST, Platters
-from chaos.disk.recovering import Recoverer
+from chaos.disk.recovering import Recoverer, observe
 from chaos.disk.workloads import operations
 from refbroker.log.directory import LogDirectory, StartupError
 
@@ -171,7 +171,8 @@ def decay(policy: str, until: float = float("inf")) -> SweepOutcome:
 
 def _judge_decay(outcome: SweepOutcome, driver: Driver, image: dict, path: str, ends: dict, where: str) -> None:
     kind = kind_of(path)
-    logs = LogDirectory(SimDisk(image), ROOT, config_of(driver.policy), lambda: driver.now_ms)
+    disk = SimDisk(image)
+    logs = LogDirectory(disk, ROOT, config_of(driver.policy), lambda: driver.now_ms)
     try:
         logs.open()
     except StartupError:
@@ -185,3 +186,7 @@ def _judge_decay(outcome: SweepOutcome, driver: Driver, image: dict, path: str, 
         if path.startswith(f"{ROOT}/{entry.topic}-{entry.number}/") or "/" not in path[len(ROOT) + 1:]:
             for problem in rot.check_served(logs, entry, ends[entry.key], kind):
                 outcome.findings.append(Finding(problem.statement, "broken", *problem.key, problem.offset, f"{where}: {problem.text}"))
+            log = logs.partitions.get(entry.key)
+            if kind in LOW_BYTES and log is not None and log.offline is None:
+                for problem in lookups.answers(log, observe(entry.key, log, logs, disk.view())):
+                    outcome.findings.append(Finding(problem.statement, "broken", *problem.key, problem.offset, f"{where}: {problem.text}"))

@@ -33,6 +33,7 @@ CALLS = {
     "read-eio": ("pread",), "torn-append": ("append",),
 }
 ERRNO = {"write-enospc": errno.ENOSPC, "torn-append": errno.ENOSPC, "write-edquot": errno.EDQUOT, "open-emfile": errno.EMFILE}
+LOW_BYTES = {"index": (8, (3, 7)), "timeindex": (12, (7, 11))}  # size of an entry, last bytes of its fields
 SILENT = ("short-write", "eintr", "misdirected")  # the program is told nothing
 
 
@@ -162,4 +163,8 @@ def rot_places(content: bytes, kind: str) -> list[tuple[int, int]]:
         places = fields + [size // 2, size - 1]
     else:
         places = [0, 1, size // 3, size // 2, size - 2, size - 1]
-    return sorted({(place, place % 8) for place in places if 0 <= place < size})
+    flips = {(place, place % 8) for place in places if 0 <= place < size}
+    if kind in LOW_BYTES:  # so little that the entry still looks like one
+        width, ends = LOW_BYTES[kind]
+        flips |= {(entry + end, bit) for entry in range(0, size, width) for end in ends for bit in (0, 1) if entry + end < size}
+    return sorted(flips)
