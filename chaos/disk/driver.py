@@ -164,8 +164,9 @@ class Driver:
         return self._produce(topic, partition, self._batch(1, False, room if room >= 100 else 0))
 
     def op_both(self) -> bool | None:
-        """Two partitions in one request: both are appended to, then both flushes are waited for, then both are acked."""
-        answers = [self._append("a", number, self._batch(1)) for number in (0, 1)]
+        """Two partitions in one request, and another request for the first of them: all are appended, then the flushes are
+        waited for, one of which serves two appends, then all are acked."""
+        answers = [self._append("a", number, self._batch(1)) for number in (0, 1, 0)]
         for answer in answers:
             self._acknowledge(*answer)
         return None
@@ -245,7 +246,7 @@ class Driver:
         return log, step, answer
 
     def _acknowledge(self, log, step: Append, answer) -> Append:
-        if answer.flush_to is not None and self.policy.messages == 1 and not answer.duplicate:
+        if answer.flush_to is not None and log.recovery_point <= step.base_offset and self.policy.messages == 1:
             self.complaints += [(problem.statement, problem.text) for problem in visible.check(log, step.base_offset)]
         self._wait(log, answer)
         step.acked, step.acked_ms = self.at, self.now_ms
@@ -296,16 +297,17 @@ class Driver:
         self.now_ms = later
 
     def op_overlap(self, then: str = "append", topic: str = "a", partition: int = 0) -> bool | None:
-        """A flush and a checkpoint run on other threads while the log is appended to, or cut and appended to (C3.6, C3.1)."""
+        """A flush and a checkpoint run on other threads while the log is appended to, or cut and appended to (C3.6, C3.1): the
+        fsyncs are over before the append, their results come after it."""
         log = self.logs.partitions[topic, partition]
         job = log.begin_flush()
         if job is None:
             return False
         write_checkpoint = self.logs.begin_checkpoint()
-        if then == "truncate" and self.op_truncate() is False:
+        if then == "truncate" and self.op_truncate(batches=2) is False and self.op_truncate() is False:
             return False
-        answer = self._append(topic, partition, self._batch(1))
         job.run()
+        answer = self._append(topic, partition, self._batch(1))
         log.finish_flush(job)
         write_checkpoint()
         self._acknowledge(*answer)

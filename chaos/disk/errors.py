@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from chaos.checks import errors, lookups, rot, survival
-from chaos.checks.crash import ROOT, Problem
+from chaos.checks.crash import ROOT, Problem, checkpoint_in, segments_in
 from chaos.checks.history.case import Finding
 from chaos.disk.driver import POLICIES, Driver, config_of, quietly
 from chaos.disk.faults import CALLS, LOW_BYTES, Fault, Injector, kind_of, rot_places
@@ -153,7 +153,8 @@ def decay(policy: str, until: float = float("inf")) -> SweepOutcome:
     for clean in (True, False):
         driver = Driver(POLICIES[policy])
         driver.start()
-        driver.run(operations(BEFORE_DECAY))
+        for operation in operations(BEFORE_DECAY):
+            driver.do(operation)
         ends = {entry.key: driver.logs.partitions[entry.key].log_end_offset for entry in driver.ledger.partitions}
         if clean:
             driver.logs.close(clean=True)
@@ -187,6 +188,17 @@ def _judge_decay(outcome: SweepOutcome, driver: Driver, image: dict, path: str, 
             for problem in rot.check_served(logs, entry, ends[entry.key], kind):
                 outcome.findings.append(Finding(problem.statement, "broken", *problem.key, problem.offset, f"{where}: {problem.text}"))
             log = logs.partitions.get(entry.key)
+            if kind == "log" and log is not None and log.offline is None and not logs.clean_start:
+                outcome.findings += _unchecked(entry.key, observe(entry.key, log, logs, disk.view()), image, where)
             if kind in LOW_BYTES and log is not None and log.offline is None:
                 for problem in lookups.answers(log, observe(entry.key, log, logs, disk.view())):
                     outcome.findings.append(Finding(problem.statement, "broken", *problem.key, problem.offset, f"{where}: {problem.text}"))
+
+
+def _unchecked(key, log, image: dict, where: str) -> list[Finding]:
+    """After an unclean stop every batch from the segment of the recovery point on was looked at, also what no CRC covers (C2.6)."""
+    point = checkpoint_in(image, "recovery-point-offset-checkpoint").get(key, 0)
+    begin = max((base for base, _ in segments_in(image, f"{ROOT}/{key[0]}-{key[1]}") if base <= point), default=0)
+    if log.run.reason is None or log.run.end_offset < begin:
+        return []
+    return [Finding("C2.6", "broken", *key, log.run.end_offset, f"{where}: it was started, and {log.run.reason}")]

@@ -17,7 +17,7 @@ ALPHABET: dict[str, dict] = {
     "fill": {"op": "fill"},  # the segment is full to the last byte
     "gzip": {"op": "append", "records": 3, "gzip": True},
     "pair": {"op": "append", "records": 2},
-    "both": {"op": "both"},  # two partitions in one request
+    "both": {"op": "both"},  # two partitions in one request, and a second one for the same flush
     "idempotent": {"op": "idempotent"},
     "retry": {"op": "retry"},
     "roll": {"op": "roll"},
