@@ -30,6 +30,7 @@ from chaos.mutants.catalogue import PYTEST, ROOT, Misplaced, Mutant, load, plant
 COPIED = ("refbroker", "chaos", "pyproject.toml")
 FOR_TESTS = ("tests", "specs", "README.md", "Makefile")
 TEST_SECONDS_MAX = 600
+TEST_TIMEOUT = 60  # seconds for one test: some bugs make one wait for ever
 PROCESSES = 2
 WALL_FACTOR = 15  # a hunt's time is the processor's; on a crowded machine it takes so much longer at most
 
@@ -141,7 +142,7 @@ def _run_lab(outcome: Outcome, tree: Path, seconds: float, seed: int, statements
 
 
 def _run_test(outcome: Outcome, tree: Path, test: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--timeout={TEST_TIMEOUT}", test]
     began = time.monotonic()
     try:
         done = subprocess.run(command, cwd=tree, env=_environment(tree), capture_output=True, text=True, timeout=TEST_SECONDS_MAX)
