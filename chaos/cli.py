@@ -3,12 +3,15 @@
 
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
 from pathlib import Path
 
 import click
+
+from chaos import leftovers
 
 USAGE, INTERNAL = 64, 70
 LAYERS = {"disk": 0.5, "process": 0.36, "network": 0.14}  # and their shares of the time
@@ -41,6 +44,9 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
     seed = seed if seed is not None else int.from_bytes(os.urandom(4), "big")
     console, report = _console(), Report(seed, f"make chaos SEED={seed} MINUTES={minutes:g}")
     console.print(f"seed {seed}: {report.again}", highlight=False)
+    for line in leftovers.sweep():
+        console.print(f"left by an earlier run that died: {line}", highlight=False)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a CI that runs out of time gets its report, too
     try:
         for layer in chosen:
             seconds = minutes * 60 * LAYERS[layer] / sum(LAYERS[each] for each in chosen)
@@ -55,6 +61,9 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
     except KeyboardInterrupt:
         report.not_enough.append("interrupted: this is the report of what was done so far")
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # the second Ctrl-C must not cost the report
+            signal.signal(number, signal.SIG_IGN)
+        leftovers.end()
         report.write(out)
         report.print(console)
         github.tell(report, os.environ)

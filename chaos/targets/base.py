@@ -18,6 +18,8 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 
+from chaos import leftovers
+
 START_SECONDS_MAX = 60  # a JVM on two busy cores takes up to half of it
 STOP_SECONDS_MAX = 60
 
@@ -126,6 +128,7 @@ class Process(Target):
 
     def start(self) -> None:
         assert self.process is None, f"{self.name} is already running"
+        leftovers.mark()
         self.prepare()
         with open(self.output_path, "ab") as output:
             self._output_start = output.tell()
