@@ -6,7 +6,8 @@ each completed fsync covered, and `cut` writes out a directory as it may look af
 
 1. An effect that the process made but did not live to record counts as unsynced and lost: nobody was told of it.
 2. A sync covers the effects that were recorded before it *began*; it counts only if it returned.
-3. Unsynced effects are independent of each other (POSIX minimum): each range of each write is kept, lost, zero or garbage by
+3. Each entry has the times, in ns of CLOCK_MONOTONIC, between which its call was made: what began later was not on any disk before.
+4. Unsynced effects are independent of each other (POSIX minimum): each range of each write is kept, lost, zero or garbage by
    512-byte sector, sizes and data separately; each create, rename and unlink is done or undone.
 """
 
@@ -15,25 +16,27 @@ import pickle
 import random
 import struct
 import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from refbroker.log.disk import Buffer, Disk, File
+from refbroker.log.disk import Buffer, Disk, File, Lock
 
 SECTOR = 512
 _LENGTH = struct.Struct("<I")
 
 
 class Journal:
-    """The record file: length-prefixed pickles, one write each; the order in the file is the order of the effects."""
+    """The record file: length-prefixed pickles (began, ended, kind, ...), one write each, in the order in which the calls returned."""
 
     def __init__(self, path: str):
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._lock = threading.Lock()
         self.count = 0
 
-    def write(self, *entry) -> None:
-        data = pickle.dumps(entry, protocol=5)
+    def write(self, began: int, *entry) -> None:
+        data = pickle.dumps((began, time.monotonic_ns(), *entry), protocol=5)
         with self._lock:  # syncs report from worker threads
             os.write(self._fd, _LENGTH.pack(len(data)) + data)
             self.count += 1
@@ -49,18 +52,20 @@ class RecordingFile(File):
         self._journal, self._handle = journal, handle
 
     def append(self, buffers: list[Buffer]) -> int:
+        began = time.monotonic_ns()
         position = super().append(buffers)
-        self._journal.write("write", self._handle, position, b"".join(bytes(buffer) for buffer in buffers))
+        self._journal.write(began, "write", self._handle, position, b"".join(bytes(buffer) for buffer in buffers))
         return position
 
     def truncate(self, size: int) -> None:
+        began = time.monotonic_ns()
         super().truncate(size)
-        self._journal.write("truncate", self._handle, size)
+        self._journal.write(began, "truncate", self._handle, size)
 
     def sync(self) -> None:
-        began = self._journal.count
+        began, covered = time.monotonic_ns(), self._journal.count
         super().sync()
-        self._journal.write("sync", self._handle, began)
+        self._journal.write(began, "sync", self._handle, covered)
 
 
 class RecordingDisk(Disk):
@@ -71,33 +76,45 @@ class RecordingDisk(Disk):
         self._handles = 0
 
     def open(self, path: str, *, create: bool = False, readonly: bool = False) -> File:
+        began = time.monotonic_ns()
         file = super().open(path, create=create, readonly=readonly)
         if readonly:
             return file
         self._handles += 1
-        self._journal.write("open", path, self._handles)
+        self._journal.write(began, "open", path, self._handles)
         return RecordingFile(file, self._journal, self._handles)
 
     def mkdir(self, path: str) -> None:
+        began = time.monotonic_ns()
         super().mkdir(path)
-        self._journal.write("mkdir", path)
+        self._journal.write(began, "mkdir", path)
 
     def rmdir(self, path: str) -> None:
+        began = time.monotonic_ns()
         super().rmdir(path)
-        self._journal.write("unlink", path)
+        self._journal.write(began, "unlink", path)
 
     def rename(self, source: str, target: str) -> None:
+        began = time.monotonic_ns()
         super().rename(source, target)
-        self._journal.write("rename", source, target)
+        self._journal.write(began, "rename", source, target)
 
     def unlink(self, path: str) -> None:
+        began = time.monotonic_ns()
         super().unlink(path)
-        self._journal.write("unlink", path)
+        self._journal.write(began, "unlink", path)
 
     def sync_dir(self, path: str) -> None:
-        began = self._journal.count
+        began, covered = time.monotonic_ns(), self._journal.count
         super().sync_dir(path)
-        self._journal.write("sync_dir", path, began)
+        self._journal.write(began, "sync_dir", path, covered)
+
+    def lock(self, path: str) -> Lock:
+        began = time.monotonic_ns()
+        lock = super().lock(path)
+        self._handles += 1
+        self._journal.write(began, "open", path, self._handles)
+        return lock
 
 
 @dataclass
@@ -151,9 +168,9 @@ class Recording:
         self.root = Node(is_dir=True)
         self.effects = self.unsynced_bytes = self.unsynced_entries = 0
         self._handles: dict[int, Node] = {}
-        for number, entry in enumerate(_entries(record)):
+        for number, (_, _, kind, *args) in enumerate(entries(record)):
             self.effects += 1
-            self._replay(number, *entry)
+            self._replay(number, kind, *args)
         for node in self._nodes():
             self.unsynced_entries += len(node.pending) if node.is_dir else 0
             self.unsynced_bytes += sum(len(e[3]) for e in node.pending if e[1] == "write")
@@ -270,7 +287,8 @@ def _tear(content: bytearray, position: int, data: bytes, rng: random.Random) ->
         start = end
 
 
-def _entries(record: str):
+def entries(record: str) -> Iterator[tuple]:
+    """(began, ended, kind, ...) of each call, as `RecordingDisk` wrote it."""
     with open(record, "rb") as file:
         while len(head := file.read(_LENGTH.size)) == _LENGTH.size:
             data = file.read(_LENGTH.unpack(head)[0])

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from chaos.checks import history as checks
@@ -66,12 +66,12 @@ class Recorded(Refbroker):
 class Clients:
     """The client processes of one run, and their histories."""
 
-    def __init__(self, directory: Path, bootstrap: str, seed: int):
+    def __init__(self, directory: Path, bootstrap: str, seed: int, *, topics: Iterable[str] = TOPICS, specs: Iterable[dict] = CLIENTS):
         self.directory = directory
         directory.mkdir(parents=True)
         self.processes = []
-        for number, spec in enumerate(CLIENTS):
-            spec = {"bootstrap": bootstrap, "history": str(directory), "topics": list(TOPICS), "group": GROUP,
+        for number, spec in enumerate(specs):
+            spec = {"bootstrap": bootstrap, "history": str(directory), "topics": list(topics), "group": GROUP,
                     "seed": seed + number, "value_bytes": 1500, **spec}
             errors = (directory / f"{spec['name']}.err").open("wb")
             self.processes.append(subprocess.Popen(
