@@ -4,6 +4,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -106,7 +107,7 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
 @click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def replay(plan: Path) -> None:
     """Follow PLAN and tell its story: what was asked, lost, recovered and owed. 0: all held, 1: a statement broke."""
-    result = _replayed(plan)
+    result = _replayed(plan, "replay")
     click.echo(result.story(), nl=False)
     click.echo("\nThe crashed image and what broke are " + ("just as" if result.as_written else "not as") + " the plan says.")
     sys.exit(1 if result.broken else 0)
@@ -117,7 +118,7 @@ def replay(plan: Path) -> None:
 @click.option("--html", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="also draw it, as one page")
 def explain(plan: Path, html: Path | None) -> None:
     """The story of PLAN in words, and as a page: time line, bytes, recovery."""
-    result = _replayed(plan)
+    result = _replayed(plan, "explain", *(["--html", str(html)] if html else []))
     click.echo(result.story(), nl=False)
     if html:
         from chaos.html.story import render
@@ -126,12 +127,19 @@ def explain(plan: Path, html: Path | None) -> None:
         click.echo(f"\ndrawn in {html}")
 
 
-def _replayed(path: Path):
+def _replayed(path: Path, command: str, *options: str):
+    """What comes of the plan. One of a planted bug is followed where the bug is: by this command, in a copy of the tree with it."""
     from chaos import plan
+    from chaos.mutants import catalogue, trees
 
     try:
-        return plan.replay(plan.load(path))
-    except plan.BadPlan as error:
+        written = plan.load(path)
+        name = written.get("mutant")
+        if name == trees.planted_here():
+            return plan.replay(written)
+        with trees.planted_tree(catalogue.named(name)) as tree:
+            sys.exit(subprocess.call(trees.command("chaos.cli", command, *options, path), env=trees.environment(tree)))
+    except (plan.BadPlan, catalogue.Misplaced) as error:
         raise click.UsageError(f"{path}: {error}") from None
 
 
@@ -169,13 +177,15 @@ def proxy(upstream: str, listen: str, rules: Path | None) -> None:
 @click.option("--sample", type=click.IntRange(min=1), help="so many of them, chosen by the seed, and one harmless change")
 @click.option("--seed", type=int, default=1, show_default=True, help="decides the sample, and the order of the hunt")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/mutants"), show_default=True, help="where the score goes")
+@click.option("--plans", type=click.Path(file_okay=False, path_type=Path),
+              help="shrink the crash that finds a bug, and write NAME/plan.json, story.txt and page.html there")
 @click.argument("names", nargs=-1)
-def mutants(seconds: float, sample: int | None, seed: int, out: Path, names: tuple[str, ...]) -> None:
+def mutants(seconds: float, sample: int | None, seed: int, out: Path, plans: Path | None, names: tuple[str, ...]) -> None:
     """Plant bugs in the broker, and see whether the lab finds them: all, or those of the NAMES (of mutants or classes)."""
     from chaos.mutants import run as hunting
 
     began = time.monotonic()
-    outcomes = hunting.run(seconds=seconds, seed=seed, sample=sample, names=names, say=click.echo)
+    outcomes = hunting.run(seconds=seconds, seed=seed, sample=sample, names=names, plans=plans, say=click.echo)
     if not outcomes:
         raise click.UsageError(f"no mutant or class is called {', '.join(names)}")
     hunting.write(outcomes, out)

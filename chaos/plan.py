@@ -12,7 +12,8 @@ An operation is what `chaos/disk/driver.py` performs: {"op": "append", "records"
 it, with the labels of `chaos/disk/parts.py`; for a killed process ("F1") {"process": {"torn": n}} cuts its last append to n bytes. A
 plan is replayed bit for bit: time, ids and garbage are functions of the plan. `digest` is that of the crashed image.
 
-Whoever edits a plan gets the new result; `replay` says whether it is the one written down.
+Whoever edits a plan gets the new result; `replay` says whether it is the one written down. A plan with a "mutant" is about a
+broker with that planted bug (chaos/mutants): it is followed in a copy of the tree with the bug in it.
 """
 
 import json
@@ -22,13 +23,14 @@ from pathlib import Path
 
 from chaos.checks import deletion, survival
 from chaos.checks.crash import Image, Problem, Recovered
-from chaos.disk import story, workloads
+from chaos.disk import live, story, workloads
 from chaos.disk.driver import POLICIES, Driver, quietly
 from chaos.disk.lab import Failure, cache_images, debts, durable_end
 from chaos.disk.model import SimDisk
 from chaos.disk.profiles import BY_NAME, WEAKEST, Platters
 from chaos.disk.recovering import Recoverer
 from chaos.disk.spaces import Space, digest_of
+from chaos.mutants.trees import planted_here
 
 FORMAT = 1
 
@@ -70,7 +72,7 @@ def plan_of(failure: Failure, seed: int = 0) -> dict:
     """The plan of a failure that a lab found, not yet shrunk."""
     start = workloads.STARTS[failure.start] if isinstance(failure.start, str) else failure.start
     return complete({
-        "format": FORMAT, "statement": failure.problem.statement, "policy": failure.policy, "seed": seed,
+        "format": FORMAT, **({"mutant": name} if (name := planted_here()) else {}), "statement": failure.problem.statement, "policy": failure.policy, "seed": seed,
         "setup": workloads.operations(start), "operations": workloads.operations(failure.word),
         "crash": {"fault": failure.fault, "disk": failure.disk, "after_events": failure.at, "deviations": failure.labels},
         "inside_recovery": [[at, [list(label) for label in labels]] for at, labels in failure.nested],
@@ -111,6 +113,8 @@ def _replay(plan: dict) -> Replay:
     owed = debts(driver.ledger, owed_at, crash["fault"], durable)
     problems = [*recovered.problems, *survival.check(recovered, owed), *deletion.check(recovered, owed)]
     problems += [Problem(statement, ("", -1), -1, text) for statement, text in driver.complaints]
+    if crash["fault"] == "F0":  # no crash: what the live log answers; last, for it may write
+        problems += live.check(driver)
     return Replay(plan, driver, image, recovered, problems, f"{digest_of(image):032x}")
 
 
@@ -156,14 +160,21 @@ def save(plan: dict, directory: Path) -> Path:
     """Write the plan and its story; the path of the plan."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{plan['statement']}-{plan['policy']}-{plan['digest'][:8]}.json"
-    path.write_text(json.dumps(plan, indent=1) + "\n")
+    path.write_text(text_of(plan))
     path.with_suffix(".txt").write_text(replay(plan).story())
     return path
+
+
+def text_of(plan: dict) -> str:
+    return json.dumps(plan, indent=1) + "\n"
 
 
 def load(path: Path) -> dict:
     """Raises BadPlan, OSError."""
     try:
-        return json.loads(path.read_text())
+        plan = json.loads(path.read_text())
     except ValueError as error:
         raise BadPlan(f"{path}: {error}") from None
+    if not isinstance(plan, dict):
+        raise BadPlan(f"{path}: an object is expected")
+    return plan

@@ -1,8 +1,7 @@
 """What is the least that still goes wrong? Fewer operations, fewer deviating effects, a stronger disk.
 
-1. Operations are taken away one by one, those of the setup first, as long as some crash inside the last one still
-   breaks the same statement.
-   Every crash state of the shorter workload is tried, so the crash need not be the one that was found.
+1. Operations are taken away, first the whole setup, then one by one, as long as some crash inside the last that is left still
+   breaks the same statement. Every crash state of the shorter workload is tried, so the crash need not be the one that was found.
 2. Of all crashes of the shortest workload the one on the strongest disk is kept, and of those the one with the fewest deviating effects.
 3. Deviations are taken back one by one, as long as the statement still breaks.
 """
@@ -25,41 +24,28 @@ def shrink(plan: dict) -> dict:
 
 
 def _fewer_operations(plan: dict) -> dict:
-    attempts = 0
-    shorter = True
-    if plan["setup"]:
-        found = _breaks(plan, [], plan["operations"])
-        plan = found or plan
-    while shorter and attempts < ATTEMPTS_MAX:
-        shorter = False
-        total = [("setup", place) for place in range(len(plan["setup"]))]
-        total += [("operations", place) for place in range(len(plan["operations"]) - 1)]
-        for where, place in total:
-            attempts += 1
-            rest = {name: [each for at, each in enumerate(plan[name]) if (name, at) != (where, place)] for name in ("setup", "operations")}
-            found = _breaks(plan, rest["setup"], rest["operations"])
-            if found is not None:
-                plan, shorter = found, True
-                break
-            if attempts >= ATTEMPTS_MAX:
-                break
-    return _breaks(plan, plan["setup"], plan["operations"]) or plan
+    plan = _breaks(plan, plan["operations"]) or plan  # all of the setup at once: mostly it has no part in it
+    attempts, place = 0, 0
+    while attempts < ATTEMPTS_MAX:
+        operations = [*plan["setup"], *plan["operations"]]
+        if place >= len(operations):
+            break
+        attempts += 1
+        found = _breaks(plan, operations[:place] + operations[place + 1:])
+        plan, place = (found, 0) if found else (plan, place + 1)  # the shorter one is begun with anew
+    return _breaks(plan, [*plan["setup"], *plan["operations"]]) or plan
 
 
-def _breaks(plan: dict, setup: list[dict], operations: list[dict]) -> dict | None:
+def _breaks(plan: dict, operations: list[dict]) -> dict | None:
     """The best failure of the plan's statement among all crashes inside the last of these operations."""
     lab = Lab(POLICIES[plan["policy"]], plan["seed"], Limits(nested_every=0, keep_all=True))
     try:
-        lab.explore(tuple(operations), tuple(setup))
+        lab.explore(tuple(operations[-1:]), tuple(operations[:-1]))
     except Exception:  # without what was taken away the others make no sense
         return None
     failures = [failure for failure in lab.tally.failures
                 if failure.problem.statement == plan["statement"] and failure.fault == plan["crash"]["fault"]]
-    return _plan(min(failures, key=_size), plan) if failures else None
-
-
-def _plan(failure: Failure, plan: dict) -> dict:
-    return plan_of(failure, plan["seed"])
+    return plan_of(min(failures, key=_size), plan["seed"]) if failures else None
 
 
 def _size(failure: Failure) -> tuple:

@@ -16,9 +16,14 @@ def tell(result) -> str:
     lines += ["What the crash made of it", *_deviations(crash), ""]
     lines += ["What was on the disk (page cache above, disk below, ~ marks bytes that differ)", *_files(result), ""]
     lines += ["What recovery did", *_reports(result), ""]
-    lines += ["What broke"] + [f"  {problem.statement} {problem.key[0]}-{problem.key[1]} at {problem.offset}: {problem.text}"
-                               for problem in result.broken or ()] + ([] if result.broken else ["  nothing"])
+    lines += ["What broke"] + [f"  {problem.statement}{_where(problem)}: {problem.text}" for problem in result.broken]
+    lines += [] if result.broken else ["  nothing"]
     return "\n".join(lines) + "\n"
+
+
+def _where(problem) -> str:
+    topic, number = problem.key
+    return f" {topic}-{number} at {problem.offset}" if topic else ""
 
 
 def _operations(result) -> list[str]:

@@ -70,6 +70,16 @@ def load(directory: Path = HERE) -> list[Mutant]:
     return found
 
 
+def named(name: str | None) -> Mutant | None:
+    """Raises Misplaced; None for None, the tree as it is."""
+    if name is None:
+        return None
+    for mutant in load():
+        if mutant.name == name:
+            return mutant
+    raise Misplaced(f"there is no mutant {name!r}")
+
+
 def planted(mutant: Mutant, root: Path = ROOT) -> str:
     """The text of its file with the bug in it. Raises Misplaced."""
     path = root / mutant.file

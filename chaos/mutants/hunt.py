@@ -12,7 +12,8 @@ They come from three sources, which get the same time each:
 What is exhaustive comes in an order that the seed shuffles.
 
 It ends at the first step that shows one of the statements asked for. What else was broken on the way is told too. An exception that no
-client could have caused is a finding of its own kind, "exception".
+client could have caused is a finding of its own kind, "exception". With `--plans DIR` it goes on until the statement fell to a crash
+(the second source is left out), which it shrinks and writes down: `DIR/plan.json`, `story.txt`, `page.html`.
 """
 
 import argparse
@@ -23,12 +24,17 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import chain, product
+from pathlib import Path
+from typing import NamedTuple
 
+from chaos import plan
 from chaos.disk import errors, workloads
 from chaos.disk.driver import POLICIES
 from chaos.disk.faults import CALLS, Fault
-from chaos.disk.lab import Lab, Limits
+from chaos.disk.lab import Failure, Lab, Limits
 from chaos.disk.profiles import WEAKEST
+from chaos.html.story import render
+from chaos.shrink import shrink
 
 GLIMPSE = Limits(24, 0, (WEAKEST,), share=0.03)
 QUICK = Limits(24, 0, (WEAKEST,), share=0.15)
@@ -38,13 +44,23 @@ POLICY_ORDER = ("P3", "P0", "P1", "P2")
 WALK_LENGTHS = (2, 2, 3, 4, 5)
 EXCEPTION = "exception"
 
-Found = list[tuple[str, str]]  # (statement, text)
+
+class Broken(NamedTuple):
+    """A statement that fell. `failure` is the crash that did it, where it was one."""
+
+    statement: str
+    text: str
+    failure: Failure | None = None
 
 
-def steps(seed: int) -> Iterator[tuple[str, Found]]:
+Found = list[Broken]
+
+
+def steps(seed: int, crashes_only: bool = False) -> Iterator[tuple[str, Found]]:
     """(what was done, what was broken), for ever."""
     letters = chain.from_iterable(_letters(seed, limits) for limits in (GLIMPSE, QUICK, THOROUGH))
-    yield from _in_turn(letters, _errors(seed), chain(_pairs(seed), _walks(seed)))
+    words = chain(_pairs(seed), _walks(seed))
+    yield from _in_turn(letters, words) if crashes_only else _in_turn(letters, _errors(seed), words)
 
 
 def _in_turn(*sources: Iterator) -> Iterator:
@@ -97,9 +113,9 @@ def _explore(lab: Lab, word: tuple[str, ...], start: str) -> tuple[str, Found]:
     try:
         lab.explore(word, start)
     except Exception as error:
-        return what, [(EXCEPTION, f"{type(error).__name__}: {error}")]
-    return what, [(failure.problem.statement, f"{failure.fault}, disk {failure.disk}{', inside recovery' if failure.nested else ''}: "
-                                              f"{failure.problem.text}") for failure in lab.tally.failures[seen:]]
+        return what, [Broken(EXCEPTION, f"{type(error).__name__}: {error}")]
+    return what, [Broken(failure.problem.statement, f"{failure.fault}, disk {failure.disk}{', inside recovery' if failure.nested else ''}: "
+                         f"{failure.problem.text}", failure) for failure in lab.tally.failures[seen:]]
 
 
 def _errors(seed: int) -> Iterator[tuple[str, Found]]:
@@ -126,22 +142,39 @@ def _struck(outcome: errors.SweepOutcome, fault: Fault) -> bool:
 
 
 def _findings(outcome: errors.SweepOutcome) -> Found:
-    return [(finding.statement, finding.evidence) for finding in outcome.findings]
+    return [Broken(finding.statement, finding.evidence) for finding in outcome.findings]
 
 
-def hunt(seconds: float, seed: int, wanted: frozenset[str]) -> dict:
+def hunt(seconds: float, seed: int, wanted: frozenset[str], plans: Path | None = None) -> dict:
     """Until one of `wanted` falls (any, where it is empty), or the time is over."""
     began = time.process_time()
     others: dict[str, str] = {}
-    done = 0
-    for what, found in steps(seed):
+    done, hit = 0, None
+    for what, found in steps(seed, crashes_only=plans is not None):
         done += 1
-        for statement, text in found:
-            others.setdefault(statement, f"{what}: {text}")
-        hit = [statement for statement, _ in found if statement in wanted or (not wanted and statement != EXCEPTION)]
+        for broken in found:
+            others.setdefault(broken.statement, f"{what}: {broken.text}")
+        hits = [broken for broken in found if broken.statement in wanted or (not wanted and broken.statement != EXCEPTION)]
+        hit = next((broken for broken in hits if plans is None or _written(broken, seed, plans)), None)
         if hit or time.process_time() - began > seconds:
-            return {"killed": hit[0] if hit else None, "seconds": round(time.process_time() - began, 1), "steps": done, "found": others}
-    raise AssertionError("the steps never end")
+            break
+    return {"killed": hit and hit.statement, "seconds": round(time.process_time() - began, 1), "steps": done, "found": others}
+
+
+def _written(broken: Broken, seed: int, directory: Path) -> bool:
+    """Shrink the failure and write it down; False where it is not one that a plan describes, and another may be."""
+    if broken.failure is None or broken.failure.nested:
+        return False
+    least = shrink(plan.plan_of(broken.failure, seed))
+    if not least["problems"]:
+        return False
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "plan.json"
+    path.write_text(plan.text_of(least))
+    result = plan.replay(plan.load(path))
+    (directory / "story.txt").write_text(result.story())
+    (directory / "page.html").write_text(render(result, path.name))
+    return True
 
 
 def main() -> None:
@@ -149,11 +182,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--for", dest="wanted", default="")
+    parser.add_argument("--plans", type=Path)
     arguments = parser.parse_args()
     import refbroker
 
     logging.disable(logging.CRITICAL)  # what recovery warns of is the lab's daily bread
-    result = hunt(arguments.seconds, arguments.seed, frozenset(filter(None, arguments.wanted.split(","))))
+    result = hunt(arguments.seconds, arguments.seed, frozenset(filter(None, arguments.wanted.split(","))), arguments.plans)
     json.dump(result | {"tree": refbroker.__path__[0]}, sys.stdout)
 
 

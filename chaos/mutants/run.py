@@ -12,23 +12,19 @@ Exit code 0 if all were killed and nothing harmless was flagged, 1 otherwise.
 """
 
 import json
-import os
 import random
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from chaos.mutants.catalogue import PYTEST, ROOT, Misplaced, Mutant, load, planted
+from chaos.mutants.catalogue import PYTEST, Misplaced, Mutant, load
+from chaos.mutants.trees import command, environment, planted_tree
 
-COPIED = ("refbroker", "chaos", "pyproject.toml")
-FOR_TESTS = ("tests", "specs", "README.md", "Makefile")
 TEST_SECONDS_MAX = 600
 TEST_TIMEOUT = 60  # seconds for one test: some bugs make one wait for ever
 PROCESSES = 2
@@ -56,12 +52,13 @@ class Outcome:
 
 
 def run(*, seconds: float, seed: int, sample: int | None = None, names: tuple[str, ...] = (), harmless_seconds: float = 20.0,
-        say: Callable[[str], None] = print) -> list[Outcome]:
-    """All mutants, those of the given names, or a seeded sample with one harmless change."""
+        plans: Path | None = None, say: Callable[[str], None] = print) -> list[Outcome]:
+    """All mutants, those of the given names, or a seeded sample with one harmless change. With `plans`, the crash that killed
+    a mutant is shrunk and written to a directory of its name there."""
     chosen = choose(load(), seed, sample, names)
     outcomes: list[Outcome] = []
     with ThreadPoolExecutor(PROCESSES) as pool:
-        work = {pool.submit(_hunt_one, mutant, harmless_seconds if mutant.is_harmless else seconds, seed): mutant for mutant in chosen}
+        work = {pool.submit(_hunt_one, mutant, harmless_seconds if mutant.is_harmless else seconds, seed, plans): mutant for mutant in chosen}
         tests = sorted({mutant.hunt for mutant in chosen if mutant.hunt.startswith(PYTEST)})
         work |= {pool.submit(_unplanted, test): None for test in tests}
         for future in as_completed(work):
@@ -81,55 +78,39 @@ def choose(mutants: list[Mutant], seed: int, sample: int | None, names: tuple[st
     return rng.sample(harmful, min(sample, len(harmful))) + [rng.choice([mutant for mutant in mutants if mutant.is_harmless])]
 
 
-def _hunt_one(mutant: Mutant, seconds: float, seed: int) -> Outcome:
+def _hunt_one(mutant: Mutant, seconds: float, seed: int, plans: Path | None) -> Outcome:
     outcome = Outcome(mutant.name, mutant.kind, mutant.is_harmless)
+    test = mutant.hunt.removeprefix(PYTEST) if mutant.hunt.startswith(PYTEST) else None
     try:
-        text = planted(mutant)
+        with planted_tree(mutant, with_tests=test is not None) as tree:
+            if test is None:
+                _run_lab(outcome, tree, seconds, seed, mutant.statements, plans)
+            elif plans is None:
+                _run_test(outcome, tree, test)
+            else:
+                outcome.trouble = f"a test hunts it ({test}), and tests make no plans"
     except Misplaced as error:
         outcome.trouble = str(error)
-        return outcome
-    with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
-        tree = Path(directory)
-        test = mutant.hunt.removeprefix(PYTEST) if mutant.hunt.startswith(PYTEST) else None
-        _copy(tree, test is not None)
-        (tree / mutant.file).write_text(text)
-        if test is not None:
-            _run_test(outcome, tree, test)
-        else:
-            _run_lab(outcome, tree, seconds, seed, mutant.statements)
     return outcome
 
 
 def _unplanted(test: str) -> Outcome:
     """The test on the tree as it is: it must pass."""
     outcome = Outcome(f"nothing, {test.removeprefix(PYTEST)}", "unplanted", True)
-    with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
-        _copy(Path(directory), True)
-        _run_test(outcome, Path(directory), test.removeprefix(PYTEST))
+    with planted_tree(None, with_tests=True) as tree:
+        _run_test(outcome, tree, test.removeprefix(PYTEST))
     if outcome.killed_by:
         outcome.found = {"test": outcome.killed_by}
     return outcome
 
 
-def _copy(tree: Path, with_tests: bool) -> None:
-    ignore = shutil.ignore_patterns("__pycache__", "node_modules", "target")
-    for name in COPIED + (FOR_TESTS if with_tests else ()):
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, tree / name, ignore=ignore)
-        elif source.exists():
-            shutil.copy(source, tree / name)
-
-
-def _environment(tree: Path) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def _run_lab(outcome: Outcome, tree: Path, seconds: float, seed: int, statements: tuple[str, ...]) -> None:
-    command = [sys.executable, "-m", "chaos.mutants.hunt", "--seconds", str(seconds), "--seed", str(seed), "--for", ",".join(statements)]
+def _run_lab(outcome: Outcome, tree: Path, seconds: float, seed: int, statements: tuple[str, ...], plans: Path | None) -> None:
+    hunt = command("chaos.mutants.hunt", "--seconds", seconds, "--seed", seed, "--for", ",".join(statements))
+    if plans is not None:
+        hunt += ["--plans", str((plans / outcome.mutant).absolute())]
     began = time.monotonic()
     try:
-        done = subprocess.run(command, cwd=tree, env=_environment(tree), capture_output=True, text=True, timeout=seconds * WALL_FACTOR + 120)
+        done = subprocess.run(hunt, cwd=tree, env=environment(tree), capture_output=True, text=True, timeout=seconds * WALL_FACTOR + 120)
         result = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
         outcome.trouble = f"{type(error).__name__}: {done.stderr[-500:] if isinstance(error, ValueError) else 'no end'}"
@@ -142,10 +123,10 @@ def _run_lab(outcome: Outcome, tree: Path, seconds: float, seed: int, statements
 
 
 def _run_test(outcome: Outcome, tree: Path, test: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--timeout={TEST_TIMEOUT}", test]
+    hunt = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--timeout={TEST_TIMEOUT}", test]
     began = time.monotonic()
     try:
-        done = subprocess.run(command, cwd=tree, env=_environment(tree), capture_output=True, text=True, timeout=TEST_SECONDS_MAX)
+        done = subprocess.run(hunt, cwd=tree, env=environment(tree), capture_output=True, text=True, timeout=TEST_SECONDS_MAX)
     except subprocess.TimeoutExpired:
         outcome.trouble = "the test did not end"
         return

@@ -6,9 +6,7 @@ and gives back the document that it made; a parser of its own checks that every 
 
 import json
 import re
-import shutil
 import struct
-import subprocess
 import zlib
 from html import unescape
 from html.parser import HTMLParser
@@ -29,7 +27,6 @@ from chaos.html import report as report_page
 from chaos.process.timeline import Strike, timeline
 from chaos.report import Report
 
-CHROMIUM = shutil.which("chromium")
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 HOSTILE = "<script>document.title='gone'</script> & \"quoted\" 'x' ]]> --> %\n::error::"
 
@@ -277,19 +274,6 @@ def test_github_gets_an_annotation_for_each_broken_row_and_a_summary(tmp_path):
 
 
 # ------------------------------------------------------------ in a real browser
-
-
-@pytest.fixture
-def browser(tmp_path):
-    if CHROMIUM is None:
-        pytest.skip("not run: chromium missing")
-
-    def run(*arguments: str) -> str:
-        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-                   "--disable-component-update", "--disable-sync", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-    return run
 
 
 PROBE = """<script>addEventListener('load',()=>{const d=document.documentElement,b=document.body,all=q=>[...document.querySelectorAll(q)];
