@@ -27,9 +27,9 @@ def tell(report, environ: Mapping[str, str], say=print) -> None:
 
 def annotations(report) -> list[str]:
     lines = []
-    for (layer, statement, policy, fault), row in sorted(report.rows.items()):
+    for place, row in sorted(report.rows.items()):
         if row.broken:
-            title = f"{statement} broken: {layer}, {fault}, {policy}"
+            title = f"{place.label} broken: {place.layer}, {place.fault}, {place.policy}"
             lines.append(f"::error title={_property(title)}::{_data(_words(row.broken[0]))}")
     more = len(lines) - ANNOTATIONS_MAX
     if more > 0:
@@ -47,18 +47,22 @@ def _summary(report) -> Iterator[str]:
     yield f"Seed `{report.seed}`; the same run again: `{report.again or f'make chaos SEED={report.seed}'}`\n"
     yield "| Layer | Fault | Statements | Judged | Allowed losses | Broken |\n|---|---|--:|--:|--:|--:|"
     totals: dict[tuple[str, str], list] = {}
-    for (layer, statement, _, fault), row in sorted(report.rows.items()):
-        total = totals.setdefault((layer, fault), [set(), 0, 0, 0])
-        total[0].add(statement)
+    for place, row in sorted(report.rows.items()):
+        total = totals.setdefault((place.layer, place.fault), [set(), 0, 0, 0])
+        total[0].add(place.statement)
         total[1], total[2], total[3] = total[1] + row.judged, total[2] + row.allowed, total[3] + len(row.broken)
     for (layer, fault), (statements, judged, allowed, broken) in totals.items():
         yield f"| {layer} | {fault} | {len(statements)} | {judged:,} | {allowed:,} | {f'**{broken}**' if broken else 0} |"
     loud = [(key, row) for key, row in sorted(report.rows.items()) if row.broken]
     if loud:
         yield "\n### What broke\n\n| Statement | Where | Times | First |\n|---|---|--:|---|"
-    for (layer, statement, policy, fault), row in loud[:ROWS_MAX]:
-        title = STATEMENTS[statement].title if statement in STATEMENTS else ""
-        yield f"| {statement} {_cell(title)} | {layer}, {fault}, {_cell(policy)} | {len(row.broken)} | {_cell(_words(row.broken[0]))} |"
+    for place, row in loud[:ROWS_MAX]:
+        title, where = STATEMENTS[place.statement].title, f"{place.layer}, {place.fault}, {_cell(place.policy)}"
+        yield f"| {place.label} {_cell(title)} | {where} | {len(row.broken)} | {_cell(_words(row.broken[0]))} |"
+    weaker = sorted({place.statement for place, row in report.rows.items() if row.weaker and not row.broken})
+    if weaker:
+        yield f"\nStricter than Kafka, and not kept by {report.target}: {' '.join(weaker)}"
+    yield from (f"\n    {kept.replay}" for kept in report.kept)
     for figures in report.figures:
         if "replay" in figures:
             yield f"\n    {figures['replay']}"

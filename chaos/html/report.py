@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from chaos.checks.history.case import ANY
 from chaos.contract import STATEMENTS
 from chaos.html import chart
 from chaos.html.page import banner, bullets, escape, facts, number, page, table
+from chaos.report import Place
 
 BYTES_MAX = 500_000
 FAULTS = {"F0": "clean stop", "F1": "process killed", "F2": "power lost", "F3": "write or fsync fails", "F4": "no space, no descriptors, short write",
@@ -115,8 +117,8 @@ def _broken(report, limits: Limits) -> Iterator[str]:
     yield "<h2 id=broken>What broke</h2>"
     told: set[Path] = set()
     for key, row in broken[:limits.failures]:
-        layer, statement, policy, fault = key
-        yield f'<section class=failure id="{_anchor(key)}"><h3>{escape(statement)}: {escape(_title(statement))}</h3>'
+        layer, statement, policy, fault, _ = key
+        yield f'<section class=failure id="{_anchor(key)}"><h3>{escape(key.label)}: {escape(_title(statement))}</h3>'
         yield f"<p class=soft>{escape(f'{layer} layer, {fault} {FAULTS.get(fault, str())}, policy {policy}: {number(len(row.broken))} of {number(row.judged)} judgements')}</p>"
         yield "<ul>" + "".join(f"<li>{_finding(finding)}</li>" for finding in row.broken[:EXAMPLES_MAX]) + "</ul>"
         mine = [path for path in plans if (plans[path].get("statement"), plans[path].get("crash", {}).get("fault")) == (statement, fault)]
@@ -194,20 +196,21 @@ def _verdicts(report, limits: Limits) -> Iterator[str]:
 
 def _verdict_table(layer: str, rows: dict, limits: Limits, told: set[tuple]) -> str:
     policies = list(dict.fromkeys(key[2] for key in rows))
-    lines: dict[str, dict[str, dict]] = {}
-    for (_, statement, policy, fault), row in sorted(rows.items(), key=_row_order):
-        lines.setdefault(fault, {}).setdefault(statement, {})[policy] = row
+    lines: dict[str, dict[tuple[str, str], dict]] = {}
+    for place, row in sorted(rows.items(), key=_row_order):
+        lines.setdefault(place.fault, {}).setdefault((place.statement, place.acks), {})[place.policy] = row
     out = ['<div class=scroll><table class=verdicts><thead><tr><th>statement</th>', *(f"<th>{escape(policy)}</th>" for policy in policies), "</tr></thead>"]
     for fault, statements in lines.items():
-        loud = {statement: cells for statement, cells in statements.items() if any(row.broken or row.allowed for row in cells.values())}
+        loud = {pair: cells for pair, cells in statements.items() if any(row.verdict != "held" for row in cells.values())}
         shown = statements if limits.quiet_rows else loud
         left = f"; {len(statements) - len(shown)} that held without a loss are in results.json" if len(shown) < len(statements) else ""
-        words = f"{fault} {FAULTS.get(fault, '')}: {len(statements)} statements{left}"
+        words = f"{fault} {FAULTS.get(fault, '')}: {len({statement for statement, _ in statements})} statements{left}"
         out.append(f'<tbody><tr class=fault><th colspan="{len(policies) + 1}">{escape(words)}</th></tr>')
-        for statement, cells in shown.items():
-            out.append(f'<tr{"" if statement in loud else " class=quiet"}><td class=s><b>{escape(statement)}</b> {escape(_title(statement))}</td>')
+        for (statement, acks), cells in shown.items():
+            of = "" if acks == ANY else f" <small class=soft>acks={escape(acks)}</small>"
+            out.append(f'<tr{"" if (statement, acks) in loud else " class=quiet"}><td class=s><b>{escape(statement)}</b> {escape(_title(statement))}{of}</td>')
             for policy in policies:
-                where = layer, statement, policy, fault
+                where = Place(layer, statement, policy, fault, acks)
                 out.append(_cell(policy, cells.get(policy), _anchor(where) if where in told else ""))
             out.append("</tr>")
         out.append("</tbody>")
@@ -221,6 +224,8 @@ def _cell(policy: str, row, anchor: str) -> str:
         words = f"BROKEN {number(len(row.broken))}"
         link = f'<a class=bad href="#{anchor}">{words}</a>' if anchor else words
         return f'<td data-p="{escape(policy)}" class=bad>{link} <span>of {number(row.judged)}</span></td>'
+    if row.weaker:
+        return f'<td data-p="{escape(policy)}" class=weak>weaker {number(len(row.weaker))} <span>of {number(row.judged)}</span></td>'
     if row.allowed:
         return f'<td data-p="{escape(policy)}" class=warn>held <span>{number(row.judged)}</span> +{number(row.allowed)} allowed</td>'
     return f'<td data-p="{escape(policy)}" class=good>held <span>{number(row.judged)}</span></td>'
@@ -306,5 +311,5 @@ def _statement_order(statement: str) -> tuple[str, int]:
 
 
 def _row_order(item) -> tuple:
-    layer, statement, policy, fault = item[0]
-    return layer, fault, _statement_order(statement), policy
+    place = item[0]
+    return place.layer, place.fault, _statement_order(place.statement), place.acks, place.policy

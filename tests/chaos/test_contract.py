@@ -18,6 +18,12 @@ def test_register_and_spec_define_the_same_statements():
     assert headings == {number: statement.title for number, statement in contract.STATEMENTS.items()}
 
 
+def test_register_and_spec_agree_on_what_is_stricter_than_kafka():
+    sections = re.split(r"^### (C\d+\.\d+) ", spec(), flags=re.M)[1:]
+    marked = {number for number, text in zip(sections[::2], sections[1::2], strict=True) if "(stricter)" in text.partition("\n## ")[0]}
+    assert marked == contract.STRICTER
+
+
 def test_every_number_that_is_cited_is_defined():
     for folder in ("refbroker", "chaos", "tests", "specs"):
         for path in (ROOT / folder).rglob("*"):
