@@ -16,6 +16,7 @@ from chaos import leftovers
 
 USAGE, INTERNAL = 64, 70
 LAYERS = {"disk": 0.5, "process": 0.36, "network": 0.14}  # and their shares of the time
+ON_REQUEST = {"machine": 0.5}  # layers that run only where --layers names them
 DEFAULT_MINUTES = 4.0
 
 
@@ -25,7 +26,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--layers", default=",".join(LAYERS), show_default=True, help="which layers, separated by commas")
+@click.option("--layers", default=",".join(LAYERS), show_default=True, help=f"which layers, separated by commas; besides these: {', '.join(ON_REQUEST)}")
 @click.option("--seed", type=int, help="makes the same plan again; drawn and printed if not given")
 @click.option("--minutes", type=click.FloatRange(min=0.5), default=DEFAULT_MINUTES, show_default=True, help="time for all layers")
 @click.option("--depth", type=click.IntRange(1, 4), default=3, show_default=True, help="longest exhaustive workload (disk layer)")
@@ -37,20 +38,21 @@ def cli() -> None:
 def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str, sweep: bool, target: str, out: Path) -> None:
     """Run the layers, judge everything by the contract, print the verdict table."""
     chosen = [layer.strip() for layer in layers.split(",") if layer.strip() and (layer.strip() != "disk" or target == "refbroker")]
-    if unknown := [layer for layer in chosen if layer not in LAYERS]:
-        raise click.UsageError(f"no layer {unknown[0]!r}; there are: {', '.join(LAYERS)}")
+    shares = LAYERS | ON_REQUEST
+    if unknown := [layer for layer in chosen if layer not in shares]:
+        raise click.UsageError(f"no layer {unknown[0]!r}; there are: {', '.join(shares)}")
     from chaos.html import github
     from chaos.report import Report
 
     seed = seed if seed is not None else int.from_bytes(os.urandom(4), "big")
-    console, report = _console(), Report(seed, f"make chaos SEED={seed} MINUTES={minutes:g}")
+    console, report = _console(), Report(seed, _again(layers, seed, minutes, target))
     console.print(f"seed {seed}: {report.again}", highlight=False)
     for line in leftovers.sweep():
         console.print(f"left by an earlier run that died: {line}", highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a CI that runs out of time gets its report, too
     try:
         for layer in chosen:
-            seconds = minutes * 60 * LAYERS[layer] / sum(LAYERS[each] for each in chosen)
+            seconds = minutes * 60 * shares[layer] / sum(shares[each] for each in chosen)
             progress = Progress(console, layer)
             if layer == "disk":
                 from chaos.disk.run import run as run_disk
@@ -73,6 +75,14 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
     sys.exit(report.exit_code)
 
 
+def _again(layers: str, seed: int, minutes: float, target: str) -> str:
+    """The command that makes the same run."""
+    if layers == ",".join(LAYERS) and target == "refbroker":
+        return f"make chaos SEED={seed} MINUTES={minutes:g}"
+    at = "" if target == "refbroker" else f" --target {target}"
+    return f"refbroker-chaos run --layers {layers}{at} --seed {seed} --minutes {minutes:g}"
+
+
 def _console():
     from rich.console import Console
 
@@ -83,6 +93,7 @@ def _console():
 def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path, progress, sweep: bool, target: str) -> None:
     """The layers that need a running broker. What a broken statement left in `scratch` is kept for whoever looks."""
     from chaos.checks.history.case import Finding
+    from chaos.machine import layer as machine
     from chaos.network import layer as network
     from chaos.process import layer as process
     from chaos.targets import TargetError
@@ -90,6 +101,8 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
     try:
         if layer == "network":
             network.run(report, seed, seconds, scratch, progress, target)
+        elif layer == "machine":
+            machine.run(report, seed, seconds, scratch, progress, target)
         elif sweep:
             process.run_sweep(report, seconds, scratch, progress)
         else:

@@ -59,7 +59,7 @@ def run(report: Report, seed: int, seconds: float, directory: Path, progress: Ca
     _teeth(report, rng, directory / "lying", target, progress)
 
 
-def _boot(rng: random.Random, policy: str, directory: Path, target: str, disk: list, netem: str, progress) -> tuple[Guest, str]:
+def _boot(rng: random.Random, policy: str, directory: Path, target: str, disk: list, netem: str, progress) -> Guest:
     directory.mkdir(parents=True)
     image = directory / "disk.img"
     make_image(image)
@@ -82,12 +82,12 @@ def _boot(rng: random.Random, policy: str, directory: Path, target: str, disk: l
     except BaseException:
         guest.cut_power()
         raise
-    return guest, policy
+    return guest
 
 
-def _after_the_cut(guest: Guest, directory: Path, policy_name: str, target_name: str) -> tuple[Case, list[Finding], str]:
+def _after_the_cut(guest: Guest, directory: Path, policy_name: str, target_name: str) -> tuple[Case, list[Finding]]:
     policy = POLICIES[policy_name]
-    replayed = extract(guest.directory / "disk.img", directory / "files")
+    extract(guest.directory / "disk.img", directory / "files")
     target = make_target(target_name, str(directory / "files" / "broker"), policy=policy_of(policy_name), properties=PROPERTIES)
     history = load(str(guest.history))
     times = [send.completed or send.invoked for send in history.sends.values()] + [seen.time for seen in history.seen]
@@ -100,20 +100,18 @@ def _after_the_cut(guest: Guest, directory: Path, policy_name: str, target_name:
         case.offsets = observe.committed_offsets(target.bootstrap, GROUP, TOPICS)
     finally:
         target.kill()
-    findings = checks.check_all(case)
-    if target_name == "refbroker":
-        findings += check_files(Path(target.data_directory), TOPICS)
-    return case, findings, replayed
+    findings = checks.check_all(case) + check_files(Path(target.data_directory), TOPICS, preallocated=target_name != "refbroker")
+    return case, findings
 
 
 def _cut(report: Report, rng: random.Random, policy: str, directory: Path, target: str, progress, *, disk=(), netem="") -> int:
     """One cut, judged. Returns how many acked records are gone."""
-    guest, _ = _boot(rng, policy, directory, target, list(disk), netem, progress)
+    guest = _boot(rng, policy, directory, target, list(disk), netem, progress)
     try:
         time.sleep(rng.uniform(0.3, 3.0))
     finally:
         guest.cut_power()
-    case, findings, _ = _after_the_cut(guest, directory, policy, target)
+    case, findings = _after_the_cut(guest, directory, policy, target)
     lost = len(checks.lost.missing(case))
     fault = "F3" if disk else "F2"
     statements = checks.judged(case) | {"C2.2", "C2.3", "C5.1", "C5.2", "C5.3"} | ({"C1.13"} if disk else set())
@@ -136,12 +134,12 @@ def _cut(report: Report, rng: random.Random, policy: str, directory: Path, targe
 
 
 def _teeth(report: Report, rng: random.Random, directory: Path, target: str, progress) -> None:
-    guest, policy = _boot(rng, "messages=1", directory, target, LYING, "", progress)
+    guest = _boot(rng, "messages=1", directory, target, LYING, "", progress)
     try:
         time.sleep(2.0)
     finally:
         guest.cut_power()
-    case, findings, _ = _after_the_cut(guest, directory, policy, target)
+    case, findings = _after_the_cut(guest, directory, "messages=1", target)
     broken = sum(not finding.allowed for finding in findings)
     report.figures.append({"layer": LAYER, "teeth": "a disk that forgets writes", "acked": len(case.history.acked),
                            "lost": len(checks.lost.missing(case)), "violations seen": broken})
