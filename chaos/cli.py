@@ -31,7 +31,7 @@ def cli() -> None:
 @click.option("--minutes", type=click.FloatRange(min=0.5), default=DEFAULT_MINUTES, show_default=True, help="time for all layers")
 @click.option("--depth", type=click.IntRange(1, 4), default=3, show_default=True, help="longest exhaustive workload (disk layer)")
 @click.option("--workers", default="2", show_default=True, help="processes, or dask://HOST:PORT (disk layer)")
-@click.option("--sweep", is_flag=True, help="process layer: instead, SIGKILL at every system call (needs strace)")
+@click.option("--sweep", is_flag=True, help="process layer: instead, SIGKILL at every system call, to the end (other targets: at every second, fourth ...)")
 @click.option("--target", default="refbroker", show_default=True,
               help="refbroker, kafka, or a .toml file (chaos/targets); for others the disk layer does not apply")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/chaos"), show_default=True, help="where reports go")
@@ -96,6 +96,7 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
     from chaos.machine import layer as machine
     from chaos.network import layer as network
     from chaos.process import layer as process
+    from chaos.process import sweep as sweeping
     from chaos.targets import TargetError
 
     try:
@@ -104,7 +105,7 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
         elif layer == "machine":
             machine.run(report, seed, seconds, scratch, progress, target)
         elif sweep:
-            process.run_sweep(report, seconds, scratch, progress)
+            sweeping.run(report, seconds if target != "refbroker" else None, scratch, progress, target)
         else:
             process.run(report, seed, seconds, scratch, progress, target)
     except TargetError as error:

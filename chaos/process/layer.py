@@ -1,12 +1,9 @@
 """The process layer within a time budget: kill rounds and power cuts, policy by policy."""
 
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from chaos.process.rounds import POLICIES, kill_rounds, power_rounds
-from chaos.process.sweep import sweep
 from chaos.report import Report
 
 # What one policy costs beside its load: starting, draining, reading back, checking without indexes.
@@ -27,16 +24,3 @@ def run(report: Report, seed: int, seconds: float, directory: Path, progress: Ca
         power_rounds(policy, max(2.5, load * 0.2), cuts, seed, directory / f"{policy}-power", report, progress)
     if target != "refbroker":
         report.not_run.append(f"power cuts of {target}: its disk cannot be recorded from inside (the device layer's business)")
-
-
-def run_sweep(report: Report, seconds: float, directory: Path, progress: Callable[[str], None]) -> None:
-    """SIGKILL at every system call under the weakest and the strongest policy, within `seconds`."""
-    if not shutil.which("strace"):
-        report.not_run.append("sweep over system calls: strace missing (Debian's package strace)")
-        return
-    for number, policy in enumerate(("none", "messages=1")):
-        deadline = time.monotonic() + seconds / (2 - number)
-        began = time.monotonic()
-        if not sweep(report, policy, directory / f"{policy}-sweep", progress, deadline=deadline):
-            report.not_run.append(f"sweep over system calls under {policy}: not ended within {time.monotonic() - began:.0f} s")
-        seconds -= time.monotonic() - began

@@ -22,6 +22,7 @@ from chaos import leftovers
 
 START_SECONDS_MAX = 60  # a JVM on two busy cores takes up to half of it
 STOP_SECONDS_MAX = 60
+PORTS = range(20_000, 32_768)  # below net.ipv4.ip_local_port_range as Linux has it
 
 
 class TargetError(Exception):
@@ -194,10 +195,17 @@ class Process(Target):
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now. It stays the target's over its restarts."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A loopback port that nobody listens on now. It stays the target's over its restarts, so it is not one of those that the
+    kernel gives to outgoing connections: while the broker is down, a client could get it for its own end (and reach itself)."""
+    for _ in range(100):
+        with socket.socket() as probe:
+            port = PORTS.start + int.from_bytes(os.urandom(4), "big") % len(PORTS)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise TargetError(f"no free port among {PORTS.start} to {PORTS.stop - 1}")
 
 
 def accepts_connections(port: int) -> bool:
