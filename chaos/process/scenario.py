@@ -169,9 +169,10 @@ class Story:
         _checked(answer["topics"][0]["partitions"][0])
 
     def _read(self, client: Client, where: Where) -> None:
-        now = time.monotonic_ns()
-        for record in _fetch(client, where, 0):
-            self.history.seen.append(Seen("reader", *where, record.offset, now, record.identity))
+        stretch = len(self.history.seeks)
+        self.history.seeks["reader", *where, stretch] = 0
+        self.history.seen += [Seen("reader", *where, record.offset, time.monotonic_ns(), record.identity, record.leader_epoch, stretch)
+                              for record in _fetch(client, where, 0)]
 
 
 def judge(target: Process, story: Story, policy: Policy, before: dict, retry: bool = True) -> list[Finding]:
