@@ -52,6 +52,7 @@ class Sweep:
     kills: Counter = field(default_factory=Counter)  # (policy, scenario, call)
     recoveries: Counter = field(default_factory=Counter)  # (policy, scenario)
     cut_short: set[tuple[str, str, str]] = field(default_factory=set)
+    judged: dict[str, set] = field(default_factory=lambda: {policy: set() for policy in POLICIES})
     findings: dict[str, list[Finding]] = field(default_factory=lambda: {policy: [] for policy in POLICIES})
     lock: threading.Lock = field(default_factory=threading.Lock)
     stopping: bool = False
@@ -100,7 +101,7 @@ def run(report: Report, seconds: float | None, directory: Path, progress: Callab
 def _report(report: Report, sweep: Sweep, took_s: float) -> None:
     for policy in POLICIES:
         kills = sum(count for key, count in sweep.kills.items() if key[0] == policy)
-        report.judge(LAYER, policy, FAULT, scenario.STATEMENTS if kills else (), sweep.findings[policy], times=max(1, kills))
+        report.judge(LAYER, policy, FAULT, sweep.judged[policy], sweep.findings[policy], times=max(1, kills))
         for kind in dict.fromkeys(key[1] for key in sweep.kills if key[0] == policy):
             calls = {key[2]: count for key, count in sorted(sweep.kills.items()) if key[:2] == (policy, kind)}
             report.figures.append({"layer": LAYER, "policy": policy, "fault": FAULT, "scenario": kind, "kills": sum(calls.values()),
@@ -195,7 +196,9 @@ def _judged(sweep: Sweep, place: Path, policy: Policy, story: scenario.Story, re
     except TargetError as error:
         return [Finding("C2.10", "does not start again", "", -1, -1, str(error))]
     try:
-        return scenario.judge(plain, story, policy, before, retry)
+        found = scenario.judge(plain, story, policy, before, retry)
+        sweep.judged[policy.name] |= story.judged
+        return found
     except ClientError as error:
         return [Finding("C2.10", "does not serve again", "", -1, -1, str(error))]
     finally:
