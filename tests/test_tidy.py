@@ -26,7 +26,7 @@ PARSERS = (
     "config.py", "config_keys.py", "primitives.py", "protocol.py", "group_records.py", "metadata_records.py",
     "log/batch.py", "log/records.py", "log/index.py", "log/checkpoints.py", "log/producers.py", "log/epochs.py", "log/scan.py",
 )  # fmt: skip
-SOCKET_USERS = {"server.py", "client.py"}  # the broker's only file with sockets, and the client's
+SOCKET_USERS = {"server.py", "streams.py", "client.py"}  # who listens, the stream seam; and the client's
 
 
 def name(path: Path) -> str:
@@ -200,7 +200,7 @@ def test_follow_one_record_points_at_the_functions_that_it_names():
         assert corrected == section
     assert [file for number, file in enumerate(files) if files[number - 1 : number] != [file]] == [
         "server.py", "apis/k00_produce.py", "log/batch.py", "log/partition.py", "log/segment.py", "log/disk.py", "log/flush.py",
-        "log/recovery.py", "apis/k01_fetch.py", "server.py",
+        "log/recovery.py", "apis/k01_fetch.py", "streams.py",
     ]  # fmt: skip
 
 

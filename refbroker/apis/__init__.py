@@ -1,12 +1,13 @@
 """Which APIs does this broker serve? Those that have a file here: `ls refbroker/apis`.
 
-Each `kNN_name.py` has `API` (its versions and schemas) and `async def handle(broker, request, context)`, which gives the
-response as a dict, or None where the client wants none. `context` is a `RequestContext`. A handler turns
-every `KafkaError` into the code of the topic or partition concerned; one that escapes costs the client its connection.
+Each `kNN_name.py` has `API` (its versions and schemas) and `handle(broker, request, context)`, which gives the response
+as a dict, or None where the client wants none; or a coroutine that gives it, in most cases by being an `async def`.
+`context` is a `RequestContext`. A handler turns every `KafkaError` into the code of the topic or partition concerned;
+one that escapes costs the client its connection.
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from refbroker.protocol import Api, RequestHeader
 
 class Served(NamedTuple):
     api: Api
-    handle: Callable[[Any, dict[str, Any], Any], Awaitable[dict[str, Any] | None]]
+    handle: Callable[[Any, dict[str, Any], Any], dict[str, Any] | None | Coroutine]
 
 
 class RequestContext:

@@ -14,6 +14,7 @@ Apache Kafka differs: of two entries for one partition in one request it drops t
 """
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from refbroker.apis import Disconnect, partition_for_client
@@ -69,13 +70,15 @@ RESPONSE = Struct(
     )), "10+", tag=0),
 )  # fmt: skip
 
+Flush = tuple[Any, int, dict[str, Any]]  # partition, offset up to which it must be durable, its part of the response
+
 API = Api(key=0, name="Produce", versions=(3, 13), flexible=9, request=REQUEST, response=RESPONSE)
 
 
-async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any] | None:
+def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any] | None | Coroutine:
     acks = request["acks"]
     now_ms = broker.clock()
-    flushes: list[tuple[Any, int, dict[str, Any]]] = []
+    flushes: list[Flush] = []
     responses = []
     for topic in request["topic_data"]:
         name = _topic_name(broker, topic, context.version)
@@ -103,7 +106,7 @@ async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str
     if acks == 0:
         return _no_answer(broker, responses, flushes)
     if flushes:
-        await asyncio.gather(*(_durable(broker, *flush) for flush in flushes))
+        return _when_durable(broker, flushes, {"responses": responses})
     return {"responses": responses}
 
 
@@ -142,6 +145,16 @@ def _failed(index: int, error: KafkaError) -> dict[str, Any]:
     return {"index": index, "error_code": error.code, "base_offset": -1, "error_message": error.message or None}
 
 
+async def _when_durable(broker: Any, flushes: list[Flush], response: dict[str, Any]) -> dict[str, Any]:
+    """The response, once everything in it is as durable as it says. Partitions wait at the same time."""
+    first, *others = flushes
+    tasks = [asyncio.ensure_future(_durable(broker, *flush)) for flush in others]
+    await _durable(broker, *first)  # most requests name one partition, and need no other task
+    if tasks:
+        await asyncio.gather(*tasks)
+    return response
+
+
 async def _durable(broker: Any, partition: Any, flush_to: int, result: dict[str, Any]) -> None:
     """Wait until the append is on the disk; a failed flush turns its success into an error (C1.13)."""
     try:
@@ -151,7 +164,7 @@ async def _durable(broker: Any, partition: Any, flush_to: int, result: dict[str,
         result.update(_failed(result["index"], error), log_append_time_ms=-1, log_start_offset=-1)
 
 
-def _no_answer(broker: Any, responses: list[dict[str, Any]], flushes: list[tuple[Any, int, dict[str, Any]]]) -> None:
+def _no_answer(broker: Any, responses: list[dict[str, Any]], flushes: list[Flush]) -> None:
     for partition, _, _ in flushes:
         broker.flusher.request(partition)
     errors = {

@@ -17,12 +17,13 @@
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, NamedTuple
 from uuid import UUID as UUIDValue
 
 from refbroker.apis import check_leader_epoch, partition_for_client
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.fetch_sessions import Plan, Wanted
+from refbroker.fetch_sessions import FetchSessions, Plan, Wanted
 from refbroker.protocol import INT8, INT16, INT32, INT64, RECORDS, STRING, UUID, ZERO_UUID, Api, Array, Field, Struct
 
 READ_COMMITTED = 1
@@ -111,6 +112,14 @@ API = Api(key=1, name="Fetch", versions=(4, 18), flexible=12, request=REQUEST, r
 Result = tuple[Wanted, dict[str, Any]]
 
 
+class Found(NamedTuple):
+    """What one look at all partitions gave."""
+
+    results: list[Result]
+    partitions: list[Any]  # to wait for
+    enough: bool  # to answer without waiting any longer
+
+
 class Waiter:
     """What a partition wakes when it has more to read."""
 
@@ -132,13 +141,44 @@ class Waiter:
             timer.cancel()
 
 
-async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any]:
+def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any] | Coroutine:
     version, sessions = context.version, context.fetch_sessions
     try:
         plan = sessions.plan(request, version, broker.clock())
     except KafkaError as error:
         return {"error_code": error.code, "responses": []}
-    results = await _read_or_wait(broker, request, version, plan)
+    found = _read_all(broker, request, version, plan.partitions)
+    if found.enough or request["max_wait_ms"] <= 0:
+        return _response(broker, version, sessions, plan, found.results)
+    return _when_enough(broker, request, version, sessions, plan)
+
+
+async def _when_enough(
+    broker: Any, request: dict[str, Any], version: int, sessions: FetchSessions, plan: Plan
+) -> dict[str, Any]:
+    """Read anew whenever a partition has grown, until there is enough or the client waits no longer. The first look is
+    at once: between `handle`'s and the first turn of this coroutine something may have come."""
+    loop = asyncio.get_running_loop()
+    wait_ms, idle_ms = request["max_wait_ms"], broker.config.connections_max_idle_ms
+    deadline = loop.time() + (min(wait_ms, idle_ms) if idle_ms >= 0 else wait_ms) / 1000
+    while True:
+        found = _read_all(broker, request, version, plan.partitions)
+        remaining_s = deadline - loop.time()
+        if found.enough or remaining_s <= 0:
+            return _response(broker, version, sessions, plan, found.results)
+        waiter = Waiter()
+        for partition in found.partitions:
+            partition.waiters.add(waiter)
+        try:
+            await waiter.wait(remaining_s)
+        finally:
+            for partition in found.partitions:
+                partition.waiters.discard(waiter)
+
+
+def _response(
+    broker: Any, version: int, sessions: FetchSessions, plan: Plan, results: list[Result]
+) -> dict[str, Any]:
     session_id = plan.session.id if plan.session else 0
     if plan.opens_session and version >= 7:
         session_id = sessions.open(results, version, broker.clock())
@@ -154,31 +194,7 @@ async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str
     return {"session_id": session_id, "responses": responses}
 
 
-async def _read_or_wait(broker: Any, request: dict[str, Any], version: int, plan: Plan) -> list[Result]:
-    """All partitions of the plan, read when there is enough to read, or when the client waits no longer."""
-    loop = asyncio.get_running_loop()
-    wait_ms, idle_ms = request["max_wait_ms"], broker.config.connections_max_idle_ms
-    deadline = loop.time() + (min(wait_ms, idle_ms) if idle_ms >= 0 else wait_ms) / 1000
-    min_bytes = min(request["min_bytes"], request["max_bytes"], broker.config.fetch_max_bytes)
-    while True:
-        results, partitions, size, at_once = _read_all(broker, request, version, plan.partitions)
-        remaining_s = deadline - loop.time()
-        if at_once or size >= min_bytes or remaining_s <= 0 or not partitions:
-            return results
-        waiter = Waiter()
-        for partition in partitions:
-            partition.waiters.add(waiter)
-        try:
-            await waiter.wait(remaining_s)
-        finally:
-            for partition in partitions:
-                partition.waiters.discard(waiter)
-
-
-def _read_all(
-    broker: Any, request: dict[str, Any], version: int, wanted: list[Wanted]
-) -> tuple[list[Result], list[Any], int, bool]:
-    """(results, partitions to wait for, bytes of records, whether something must be told at once)."""
+def _read_all(broker: Any, request: dict[str, Any], version: int, wanted: list[Wanted]) -> Found:
     replica_id = request["replica_id"] if version < 15 else request["replica_state"]["replica_id"]
     bytes_left = min(request["max_bytes"], broker.config.fetch_max_bytes)
     committed = request["isolation_level"] == READ_COMMITTED
@@ -201,7 +217,8 @@ def _read_all(
             result = _failed(item.partition, error.code, version)
             at_once = True
         results.append((item, result))
-    return results, partitions, size, at_once
+    min_bytes = min(request["min_bytes"], request["max_bytes"], broker.config.fetch_max_bytes)
+    return Found(results, partitions, at_once or size >= min_bytes or not partitions)
 
 
 def _partition(broker: Any, topic: str | UUIDValue, number: int) -> Any:
