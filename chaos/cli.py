@@ -32,10 +32,12 @@ def cli() -> None:
 @click.option("--depth", type=click.IntRange(1, 4), default=3, show_default=True, help="longest exhaustive workload (disk layer)")
 @click.option("--workers", default="2", show_default=True, help="processes, or dask://HOST:PORT (disk layer)")
 @click.option("--sweep", is_flag=True, help="process layer: instead, SIGKILL at every system call, to the end (other targets: at every second, fourth ...)")
+@click.option("--errors", is_flag=True, help="process layer: instead, errors at every system call, and full disks")
 @click.option("--target", default="refbroker", show_default=True,
               help="refbroker, kafka, or a .toml file (chaos/targets); for others the disk layer does not apply")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/chaos"), show_default=True, help="where reports go")
-def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str, sweep: bool, target: str, out: Path) -> None:
+def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str, sweep: bool, errors: bool, target: str,
+        out: Path) -> None:
     """Run the layers, judge everything by the contract, print the verdict table."""
     chosen = [layer.strip() for layer in layers.split(",") if layer.strip() and (layer.strip() != "disk" or target == "refbroker")]
     shares = LAYERS | ON_REQUEST
@@ -45,7 +47,7 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
     from chaos.report import Report
 
     seed = seed if seed is not None else int.from_bytes(os.urandom(4), "big")
-    console, report = _console(), Report(seed, _again(layers, seed, minutes, target))
+    console, report = _console(), Report(seed, _again(layers, seed, minutes, target, sweep, errors))
     console.print(f"seed {seed}: {report.again}", highlight=False)
     for line in leftovers.sweep():
         console.print(f"left by an earlier run that died: {line}", highlight=False)
@@ -59,7 +61,7 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
 
                 run_disk(report, seed, seconds, depth=depth, workers=workers, out=out, progress=progress)
             else:
-                _run_on_broker(layer, report, seed, seconds, out / layer, progress, sweep, target)
+                _run_on_broker(layer, report, seed, seconds, out / layer, progress, target, sweep, errors)
             progress.done()
     except KeyboardInterrupt:
         report.not_enough.append("interrupted: this is the report of what was done so far")
@@ -75,11 +77,11 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
     sys.exit(report.exit_code)
 
 
-def _again(layers: str, seed: int, minutes: float, target: str) -> str:
+def _again(layers: str, seed: int, minutes: float, target: str, sweep: bool, errors: bool) -> str:
     """The command that makes the same run."""
-    if layers == ",".join(LAYERS) and target == "refbroker":
+    at = ("" if target == "refbroker" else f" --target {target}") + " --sweep" * sweep + " --errors" * errors
+    if layers == ",".join(LAYERS) and not at:
         return f"make chaos SEED={seed} MINUTES={minutes:g}"
-    at = "" if target == "refbroker" else f" --target {target}"
     return f"refbroker-chaos run --layers {layers}{at} --seed {seed} --minutes {minutes:g}"
 
 
@@ -90,11 +92,13 @@ def _console():
     return console if console.is_terminal else Console(soft_wrap=True, width=160)  # a file or a CI log has no width of its own
 
 
-def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path, progress, sweep: bool, target: str) -> None:
+def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path, progress, target: str,
+                   sweep: bool, errors: bool) -> None:
     """The layers that need a running broker. What a broken statement left in `scratch` is kept for whoever looks."""
     from chaos.checks.history.case import Finding
     from chaos.machine import layer as machine
     from chaos.network import layer as network
+    from chaos.process import errors as failing
     from chaos.process import layer as process
     from chaos.process import sweep as sweeping
     from chaos.targets import TargetError
@@ -106,6 +110,8 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
             machine.run(report, seed, seconds, scratch, progress, target)
         elif sweep:
             sweeping.run(report, seconds if target != "refbroker" else None, scratch, progress, target)
+        elif errors:
+            failing.run(report, scratch, progress, target, seconds=seconds if target != "refbroker" else None, seed=seed)
         else:
             process.run(report, seed, seconds, scratch, progress, target)
     except TargetError as error:

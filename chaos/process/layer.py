@@ -1,20 +1,23 @@
-"""The process layer within a time budget: kill rounds and power cuts, policy by policy."""
+"""The process layer within a time budget: kill rounds and power cuts, policy by policy, and a sample of failing system calls."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+from chaos.process import errors
 from chaos.process.rounds import POLICIES, kill_rounds, power_rounds
 from chaos.report import Report
+from chaos.targets import NotAvailable
 
 # What one policy costs beside its load: starting, draining, reading back, checking without indexes.
 OVERHEAD_SECONDS = 14.0
 CUTS_PER_30_SECONDS = 6
+ERRORS, ERROR_SECONDS = 4, 1.5  # `--errors` has all of them
 
 
 def run(report: Report, seed: int, seconds: float, directory: Path, progress: Callable[[str], None],
         target: str = "refbroker") -> None:
     """Spend about `seconds` over all policies: kills, and for our own broker, whose disk can be recorded, power cuts."""
-    share = seconds / len(POLICIES)
+    share = (seconds - ERRORS * ERROR_SECONDS) / len(POLICIES)
     load = max(4.0, share - OVERHEAD_SECONDS)
     for policy in POLICIES:
         kill_rounds(policy, load * 0.7, seed, directory / f"{policy}-kill", report, progress, target)
@@ -22,5 +25,10 @@ def run(report: Report, seed: int, seconds: float, directory: Path, progress: Ca
             continue
         cuts = max(3, int(CUTS_PER_30_SECONDS * share / 30))
         power_rounds(policy, max(2.5, load * 0.2), cuts, seed, directory / f"{policy}-power", report, progress)
-    if target != "refbroker":
+    if target == "refbroker":
+        try:
+            errors.run(report, directory / "errors", progress, sample=ERRORS, seed=seed)
+        except NotAvailable as error:
+            report.not_run.append(str(error))
+    else:
         report.not_run.append(f"power cuts of {target}: its disk cannot be recorded from inside (the device layer's business)")

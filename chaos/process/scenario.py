@@ -176,7 +176,7 @@ class Story:
                               for record in _fetch(client, where, 0)]
 
 
-def judge(target: Process, story: Story, policy: Policy, before: dict, retry: bool = True) -> list[Finding]:
+def judge(target: Process, story: Story, policy: Policy, before: dict, *, retry: bool, fault: str = "F1") -> list[Finding]:
     """The broker runs again: what does it hold? `before`: the longest valid prefix that the files held after the fault."""
     findings = list(story.complaints)
     for where, batches in before.items():
@@ -189,7 +189,7 @@ def judge(target: Process, story: Story, policy: Policy, before: dict, retry: bo
     while True:
         try:
             with Client(_address(target), CLIENT, ANSWER_MS_MAX) as client:
-                return findings + _judge(client, target, story, policy, retry)
+                return findings + _judge(client, target, story, policy, fault, retry)
         except Refused as refused:  # a coordinator that loads, a leader that is not there yet
             if time.monotonic() > deadline:
                 return [*findings, Finding("C2.10", "does not serve again", "", -1, -1, str(refused))]
@@ -201,7 +201,7 @@ def whole_batches(data_directory: str) -> dict:
     return {where: valid_prefix(segments) for where, segments in observe.read_files(Path(data_directory), TOPICS).items()}
 
 
-def _judge(client: Client, target: Process, story: Story, policy: Policy, retry: bool) -> list[Finding]:
+def _judge(client: Client, target: Process, story: Story, policy: Policy, fault: str, retry: bool) -> list[Finding]:
     there = {row["name"] for row in admin.describe_topics(client, None, if_exists=False)}
     findings = []
     if story.deleted and DOOMED in there:
@@ -216,7 +216,7 @@ def _judge(client: Client, target: Process, story: Story, policy: Policy, retry:
         story._trim(client)  # the second time must be as good as the first
     history = History({key: send for key, send in story.history.sends.items() if send.topic in TOPICS}, story.history.commits,
                       story.history.seen)
-    case = Case(policy, "F1", time.monotonic_ns(), history, {}, {})
+    case = Case(policy, fault, time.monotonic_ns(), history, {}, {})
     for where in ((topic, number) for topic, count in TOPICS.items() for number in range(count)):
         low, end = _offset(client, where, EARLIEST), _offset(client, where, LATEST)
         if low > end or (low > 0 and not story.trim_asked):
@@ -229,8 +229,9 @@ def _judge(client: Client, target: Process, story: Story, policy: Policy, retry:
                 del history.sends[key]  # its deletion was asked for
                 case.log[where] = [record for record in case.log[where] if record.identity != key]
     case.offsets = _committed(client)
-    story.judged |= STATEMENTS | checks.judged(case)
-    findings += [finding for finding in checks.check_all(case) if finding.anomaly != "unseen"]  # nobody reads by these commits
+    checkers = [checker for name, checker in checks.CHECKERS.items() if name != "unseen"]  # nobody reads by these commits
+    story.judged |= STATEMENTS.union(*(checker.statements(case) for checker in checkers))
+    findings += [finding for checker in checkers for finding in checker.check(case)]
     return findings + rounds.check_files(Path(target.data_directory), TOPICS, preallocated=target.name != "refbroker")
 
 

@@ -22,10 +22,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from chaos.checks.history.case import Finding, Policy
+from chaos.checks.history.case import Finding
 from chaos.process import rounds, scenario
 from chaos.process.intercept import Fault, Interceptor
 from chaos.report import Report
@@ -141,8 +141,8 @@ def _sweep_one(sweep: Sweep, key: tuple[str, str, str], dirty: tuple[Path, scena
             shutil.copytree(dirty[0], place)
         story = dirty[1] if kind == "recovery" else scenario.Story()
         killed, found = _killed_at(sweep, place, policy, Fault(call, "kill", number), story if kind == "load" else None)
-        found += _judged(sweep, place, rounds.POLICIES[policy], story, retry=kind == "load") if killed or kind == "load" else []
-        found = [_with(finding, f"; killed at {call} {number} in {kind}, see {place}") for finding in found]
+        found += judged(sweep, place, policy, story, retry=kind == "load") if killed or kind == "load" else []
+        found = [replace(finding, evidence=f"{finding.evidence}; killed at {call} {number} in {kind}, see {place}") for finding in found]
         sweep.count(key, killed, killed, found)
         if found:  # the evidence stays
             place = place.with_name(f"{place.name}-next")
@@ -159,8 +159,9 @@ def _again(sweep: Sweep, key: tuple[str, str, str], place: Path, dirty: tuple[Pa
         sweep.count(key, killed, killed, found)
         if not killed or found:
             break
-    found = _judged(sweep, place, rounds.POLICIES[policy], dirty[1], retry=False)
-    sweep.count(key, False, False, [_with(finding, f"; killed in recovery {sweep.kills[key]} times, see {place}") for finding in found])
+    found = judged(sweep, place, policy, dirty[1], retry=False)
+    what = f"; killed in recovery {sweep.kills[key]} times, see {place}"
+    sweep.count(key, False, False, [replace(finding, evidence=finding.evidence + what) for finding in found])
 
 
 def _killed_at(sweep: Sweep, place: Path, policy: str, fault: Fault, story: scenario.Story | None) -> tuple[bool, list[Finding]]:
@@ -188,22 +189,19 @@ def _killed_at(sweep: Sweep, place: Path, policy: str, fault: Fault, story: scen
     return False, [Finding("C1.1", "failed without a fault", "", -1, -1, problem)] if problem else []
 
 
-def _judged(sweep: Sweep, place: Path, policy: Policy, story: scenario.Story, retry: bool) -> list[Finding]:
-    plain = sweep.make(place, policy.name)
+def judged(sweep: Sweep, place: Path, policy: str, story: scenario.Story, *, retry: bool, fault: str = "F1") -> list[Finding]:
+    """Start a broker on what the fault left in `place`, without faults, and judge it."""
+    plain = sweep.make(place, policy)
     before = scenario.whole_batches(plain.data_directory) if Path(plain.data_directory).exists() else {}
     try:
         plain.start()
     except TargetError as error:
         return [Finding("C2.10", "does not start again", "", -1, -1, str(error))]
     try:
-        found = scenario.judge(plain, story, policy, before, retry)
-        sweep.judged[policy.name] |= story.judged
+        found = scenario.judge(plain, story, rounds.POLICIES[policy], before, retry=retry, fault=fault)
+        sweep.judged[policy] |= story.judged
         return found
     except ClientError as error:
         return [Finding("C2.10", "does not serve again", "", -1, -1, str(error))]
     finally:
         plain.kill()
-
-
-def _with(finding: Finding, text: str) -> Finding:
-    return Finding(**{**vars(finding), "evidence": finding.evidence + text})
