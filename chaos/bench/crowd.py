@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from chaos.bench import raw
+from chaos.bench import drive, raw
 from chaos.bench.machine import memory_mib, percentile
 from chaos.history import load
 from chaos.process.observe import create_topics
@@ -59,7 +59,7 @@ def crowd(seconds: float = 20.0) -> dict[str, float]:
                     "value_bytes": 1000, "group": "crowd"}
             clients.append(subprocess.Popen([sys.executable, "-c", _CLIENT, json.dumps(spec)], stdin=subprocess.DEVNULL))
         time.sleep(3)
-        took = raw.latencies(target.bootstrap, frame, 2000)
+        took = drive.latencies(drive.Place(target.bootstrap, names[0], counts=False), drive.Frame(frame, 1), 1.0)
         time.sleep(max(0.0, seconds - 5))
         figures["latency p50 us"], figures["latency p99 us"] = statistics.median(took) * 1e6, percentile(took, 0.99) * 1e6
         figures["under load MiB"], figures["under load descriptors"] = memory_mib(target.pid), descriptors(target.pid)

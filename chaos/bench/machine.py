@@ -1,52 +1,95 @@
-"""What can this machine do at best? The raw rates that every figure of a broker is to be held against."""
+"""What can this machine do at best? The raw rates that every figure of a broker is to be held against.
+
+Each rate is the median of three tries. The raw rates are had with the means that a broker in Python has: system calls
+on large buffers, CRC-32C by the CPU's instruction.
+"""
 
 import os
+import platform
 import socket
 import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 import crc32c
 
 MIB = 1 << 20
+TRIES = 3
+Facts = dict[str, float]  # by name; the name ends with the unit
 
 
-def facts(directory: str, *, quick: bool) -> dict[str, str]:
-    """Name -> measured, in the order in which they are printed."""
-    writes, syncs = _disk(directory, 64 if quick else 256, 60 if quick else 300)
-    loopback, sendfile = _loopback(256 if quick else 1024)
-    return {
-        "cores": str(os.cpu_count()), "load (1 min)": f"{os.getloadavg()[0]:.2f}",
-        "sequential write, page cache": f"{writes:.0f} MiB/s",
-        "fdatasync after 4 KiB": f"p50 {syncs[0] * 1e6:.0f} us, p99 {syncs[1] * 1e6:.0f} us",
-        "loopback send": f"{loopback:.0f} MiB/s", "loopback sendfile": f"{sendfile:.0f} MiB/s",
-        "CRC-32C": f"{_crc(32):.0f} MiB/s",
-    }
-
-
-def _disk(directory: str, mib: int, syncs: int) -> tuple[float, tuple[float, float]]:
+def facts(directory: str, *, quick: bool) -> Facts:
+    """Measured now, on the file system of `directory`."""
+    found: Facts = {"cores": os.cpu_count() or 1, "load (1 min)": os.getloadavg()[0]}
     with tempfile.TemporaryFile(dir=directory) as file:
-        block, began = bytes(MIB), time.perf_counter()
-        for _ in range(mib):
-            os.write(file.fileno(), block)
-        rate = mib / (time.perf_counter() - began)
-        os.fdatasync(file.fileno())
-        took = []
-        for _ in range(syncs):
-            os.write(file.fileno(), bytes(4096))
-            began = time.perf_counter()
-            os.fdatasync(file.fileno())
-            took.append(time.perf_counter() - began)
-    return rate, (statistics.median(took), percentile(took, 0.99))
-
-
-def _loopback(mib: int) -> tuple[float, float]:
-    with tempfile.TemporaryFile() as file:
-        os.ftruncate(file.fileno(), MIB)
+        found["sequential write, page cache MiB/s"] = _median(lambda: _write(file.fileno(), 64 if quick else 192))
+        found["read and CRC-32C s/GiB"] = _median(lambda: _read_and_crc(file.fileno()))
+    for name, sync in (("fsync", os.fsync), ("fdatasync", os.fdatasync)):
+        took = _syncs(directory, sync, 60 if quick else 300)
+        found[f"{name} after 4 KiB, p50 us"] = statistics.median(took) * 1e6
+        found[f"{name} after 4 KiB, p99 us"] = percentile(took, 0.99) * 1e6
+        found[f"{name} rate 1/s"] = len(took) / sum(took)
+    with tempfile.TemporaryFile(dir=directory) as file:
+        file.truncate(MIB)
         block = bytes(MIB)
-        return (_transfer(mib, lambda out: out.sendall(block)),
-                _transfer(mib, lambda out: _send_file(out, file.fileno())))
+        found["loopback send MiB/s"] = _median(lambda: _transfer(128 if quick else 512, lambda out: out.sendall(block)))
+        found["loopback sendfile MiB/s"] = _median(
+            lambda: _transfer(128 if quick else 512, lambda out: _send_file(out, file.fileno())))
+    found["loopback round trip, p50 us"] = _round_trip(500 if quick else 3000)
+    found["CRC-32C MiB/s"] = _median(lambda: _crc(64))
+    return found
+
+
+def describe(found: Facts) -> dict[str, str]:
+    """Name without unit -> value with unit, in the order in which they are printed."""
+    lines = {"machine": f"{platform.machine()}, Linux {platform.release()}", "python": platform.python_version()}
+    for name, value in found.items():
+        title, _, unit = name.rpartition(" ")
+        if unit in ("MiB/s", "us", "1/s", "s/GiB"):
+            lines[title.rstrip(",")] = f"{value:,.0f} {unit}" if value >= 10 else f"{value:.2f} {unit}"
+        else:
+            lines[name] = f"{value:g}" if value == int(value) else f"{value:.2f}"
+    return lines
+
+
+def in_turn(found: Facts) -> float:
+    """MiB/s of one core that receives bytes, computes their CRC-32C and writes them, one after the other."""
+    return 1 / sum(1 / found[name] for name in (
+        "loopback send MiB/s", "CRC-32C MiB/s", "sequential write, page cache MiB/s"))
+
+
+def _median(once: Callable[[], float]) -> float:
+    return statistics.median(once() for _ in range(TRIES))
+
+
+def _write(fd: int, mib: int) -> float:
+    os.ftruncate(fd, 0)
+    os.lseek(fd, 0, os.SEEK_SET)
+    block, began = bytes(MIB), time.perf_counter()
+    for _ in range(mib):
+        os.write(fd, block)
+    return mib / (time.perf_counter() - began)
+
+
+def _read_and_crc(fd: int) -> float:
+    size, began = os.fstat(fd).st_size, time.perf_counter()
+    for position in range(0, size, MIB):
+        crc32c.crc32c(os.pread(fd, MIB, position))
+    return (time.perf_counter() - began) / size * (1 << 30)
+
+
+def _syncs(directory: str, sync: Callable[[int], None], count: int) -> list[float]:
+    """Seconds of each write of 4 KiB at the end of a file, and its sync: as a log's append."""
+    took = []
+    with tempfile.TemporaryFile(dir=directory) as file:
+        for _ in range(count):
+            began = time.perf_counter()
+            os.write(file.fileno(), bytes(4096))
+            sync(file.fileno())
+            took.append(time.perf_counter() - began)
+    return took
 
 
 def _send_file(out: socket.socket, fd: int) -> None:
@@ -55,7 +98,7 @@ def _send_file(out: socket.socket, fd: int) -> None:
         sent += os.sendfile(out.fileno(), fd, sent, MIB - sent)
 
 
-def _transfer(mib: int, send) -> float:
+def _transfer(mib: int, send: Callable[[socket.socket], None]) -> float:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as out:
         peer, _ = listener.accept()
         sender = threading.Thread(target=lambda: [send(out) for _ in range(mib)])
@@ -66,6 +109,28 @@ def _transfer(mib: int, send) -> float:
         sender.join()
         peer.close()
         return mib / (time.perf_counter() - began)
+
+
+def _round_trip(count: int) -> float:
+    """Microseconds (median) of 200 bytes there and 60 back between two processes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        echo = os.fork()
+        if not echo:
+            peer, _ = listener.accept()
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while peer.recv(4096):
+                peer.send(bytes(60))
+            os._exit(0)
+        with socket.create_connection(listener.getsockname()) as out:
+            out.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            took = []
+            for _ in range(count):
+                began = time.perf_counter()
+                out.send(bytes(200))
+                out.recv(4096)
+                took.append(time.perf_counter() - began)
+        os.waitpid(echo, 0)
+    return statistics.median(took) * 1e6
 
 
 def _crc(mib: int) -> float:
@@ -79,7 +144,38 @@ def percentile(values: list[float], fraction: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * fraction))]
 
 
-def memory_mib(pid: int) -> float:
-    """Resident memory of a process, in MiB."""
+def memory_mib(pid: int, field: str = "VmRSS") -> float:
+    """Resident memory of a process, in MiB; with "VmHWM", the most that it ever had."""
     with open(f"/proc/{pid}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) / 1024
+        return next(int(line.split()[1]) for line in status if line.startswith(field + ":")) / 1024
+
+
+class Watch:
+    """How much of the processors did others use meanwhile? `outside` is in cores: 1.0 is one core all the time.
+
+    Ours are this process, its children that have ended, and the processes given. What the kernel does on its own account
+    (writing back, interrupts) counts as outside as far as it is accounted to no process of ours."""
+
+    _TICK = os.sysconf("SC_CLK_TCK")
+
+    def __init__(self, *pids: int):
+        self._pids = pids
+        self._began, self._busy, self._ours = time.monotonic(), self._all_busy(), self._of_ours()
+
+    def outside(self) -> float:
+        took = max(0.001, time.monotonic() - self._began)
+        return max(0.0, (self._all_busy() - self._busy) - (self._of_ours() - self._ours)) / took
+
+    def _all_busy(self) -> float:
+        with open("/proc/stat") as stat:
+            user, nice, system, _, _, _, _, steal = map(int, stat.readline().split()[1:9])
+        return (user + nice + system + steal) / self._TICK
+
+    def _of_ours(self) -> float:
+        times = os.times()
+        return sum(times[:4]) + sum(self._of_process(pid) for pid in self._pids)
+
+    def _of_process(self, pid: int) -> float:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / self._TICK

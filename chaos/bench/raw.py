@@ -1,40 +1,55 @@
-"""A client that costs next to nothing: plain sockets, frames built once, answers checked for their error code only.
+"""A client that costs next to nothing: plain sockets, frames built once, answers looked at as little as is safe.
 
-With it a figure is the broker's, not the client library's. Frames are built by refbroker's own schemas; the brokers under
-test see Produce v9 and Fetch v11, which both serve.
+With it a figure is the broker's, not the client library's. Frames are built by refbroker's own schemas, in versions that
+both brokers under test serve: Produce v9 and Fetch v11. How the frames are sent is in `drive.py`.
 """
 
-import selectors
+import random
 import socket
+import ssl
 import struct
 import time
+from collections.abc import Sequence
 
-from refbroker.apis import k00_produce, k01_fetch, k03_metadata
+from refbroker.apis import k00_produce, k01_fetch, k03_metadata, k19_create_topics, k20_delete_topics
 from refbroker.log.records import Record, build
 
-PRODUCE_VERSION, FETCH_VERSION, METADATA_VERSION = 9, 11, 9
+PRODUCE_VERSION, FETCH_VERSION, METADATA_VERSION, CREATE_VERSION, DELETE_VERSION = 9, 11, 9, 4, 3
+ANSWER_SECONDS_MAX = 60
 _SIZE = struct.Struct(">i")
+_SECONDS = struct.Struct("@ll")  # of SO_RCVTIMEO and SO_SNDTIMEO
+_MARK = 0x0123456789ABCDEF  # stands for the offset in a Fetch frame until it is known
 
 
 class Refused(Exception):
-    """The broker answered with an error code."""
+    """The broker answered with an error code, or not what was asked for."""
 
 
 def batch(records: int, record_bytes: int, codec: int = 0) -> bytes:
-    """One record batch of `records` records with `record_bytes` of value each; text that compresses about three to one."""
-    now = int(time.time() * 1000)
-    return bytes(build([Record(i, now, None, _value(i, record_bytes)) for i in range(records)], codec=codec))
+    """One record batch of `records` records with `record_bytes` of value each; lz4 and zstd shrink them to about a half."""
+    now, chance = int(time.time() * 1000), random.Random(records)
+    return bytes(build([Record(i, now, None, _value(i, record_bytes, chance)) for i in range(records)], codec=codec))
 
 
-def _value(number: int, size: int) -> bytes:
-    text = f"record {number:09d} of the bench, {number * 2654435761 % 2**32:08x} "
-    return (text * (size // len(text) + 1)).encode()[:size]
+def _value(number: int, size: int, chance: random.Random) -> bytes:
+    text = ""
+    while len(text) < size:
+        text += f"record {number:09d} of the bench, {chance.randbytes(12).hex()} "
+    return text[:size].encode()
 
 
 def produce_frame(topic: str, records: bytes, *, partitions: int = 1, acks: int = -1) -> bytes:
+    """A request with the same batch for each partition."""
     return k00_produce.API.request_frame(PRODUCE_VERSION, 1, "bench", {
         "transactional_id": None, "acks": acks, "timeout_ms": 30_000, "topic_data": [
             {"name": topic, "partition_data": [{"index": n, "records": records} for n in range(partitions)]}]})
+
+
+def produce_answer(topic: str, partitions: int = 1) -> bytes:
+    """What a broker that does nothing answers to `produce_frame`."""
+    return b"".join(map(bytes, k00_produce.API.response_frame(PRODUCE_VERSION, 1, {"responses": [
+        {"name": topic, "partition_responses": [
+            {"index": n, "error_code": 0, "base_offset": 0, "log_start_offset": 0} for n in range(partitions)]}]})))
 
 
 def fetch_frame(topic: str, offset: int, bytes_max: int, wait_ms: int = 500) -> bytes:
@@ -45,32 +60,69 @@ def fetch_frame(topic: str, offset: int, bytes_max: int, wait_ms: int = 500) -> 
                                              "log_start_offset": -1, "partition_max_bytes": bytes_max}]}]})
 
 
-class Connection:
-    """One blocking connection."""
+def fetch_answer(topic: str, records: bytes) -> bytes:
+    """What a broker answers to `fetch_frame` that has these records."""
+    entry = {"partition_index": 0, "error_code": 0, "high_watermark": 1, "last_stable_offset": 1, "log_start_offset": 0,
+             "aborted_transactions": None, "records": records}
+    return b"".join(map(bytes, k01_fetch.API.response_frame(FETCH_VERSION, 1, {
+        "error_code": 0, "session_id": 0, "responses": [{"topic": topic, "partitions": [entry]}]})))
 
-    def __init__(self, bootstrap: str):
+
+class Connection:
+    """One blocking connection; with a `context`, over TLS."""
+
+    def __init__(self, bootstrap: str, context: ssl.SSLContext | None = None):
         host, _, port = bootstrap.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=60)
+        self.socket = socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS_MAX)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.tls = context is not None
+        if context:
+            self.socket = context.wrap_socket(self.socket, server_hostname=host)
+        self.socket.settimeout(None)  # the kernel's own timeouts spare a poll before each call
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.socket.setsockopt(socket.SOL_SOCKET, option, _SECONDS.pack(ANSWER_SECONDS_MAX, 0))
         self._buffer = bytearray(1 << 16)
+        self._view = memoryview(self._buffer)
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Frames in one system call, as far as the socket takes them; their bytes are not put together."""
+        if self.tls:
+            for frame in frames:
+                self.socket.sendall(frame)
+        elif len(frames) == 1:
+            self.socket.sendall(frames[0])
+        else:
+            sent = self.socket.sendmsg(frames)
+            for frame in frames:
+                if sent < len(frame):
+                    self.socket.sendall(memoryview(frame)[sent:])
+                sent = max(0, sent - len(frame))
+
+    def receive(self) -> int:
+        """Bytes of answers that came, at least one; nobody looks at them."""
+        count = self.socket.recv_into(self._buffer)
+        if not count:
+            raise ConnectionError("the broker closed the connection")
+        return count
 
     def answer(self) -> memoryview:
-        """The body of the next response, header included."""
-        self._read(memoryview(self._buffer)[:4])
+        """The body of the next response, header included. Valid until the next one."""
+        self._read(self._view[:4])
         (size,) = _SIZE.unpack_from(self._buffer)
         if size > len(self._buffer):
             self._buffer = bytearray(size)
-        view = memoryview(self._buffer)[:size]
+            self._view = memoryview(self._buffer)
+        view = self._view[:size]
         self._read(view)
         return view
 
-    def call(self, frame: bytes) -> memoryview:
+    def call(self, frame: bytes | bytearray) -> memoryview:
         self.socket.sendall(frame)
         return self.answer()
 
     def _read(self, view: memoryview) -> None:
         while len(view):
-            count = self.socket.recv_into(view)
+            count = self.socket.recv_into(view) if self.tls else self.socket.recv_into(view, len(view), socket.MSG_WAITALL)
             if not count:
                 raise ConnectionError("the broker closed the connection")
             view = view[count:]
@@ -79,13 +131,44 @@ class Connection:
         self.socket.close()
 
 
+class Reader:
+    """Reads partition 0 of a topic in order, one fetch after the other; `offset` is where the next one begins.
+
+    The first answer is decoded by the schema; of the later ones only the fixed places of the error codes and of the
+    batches' headers are looked at."""
+
+    def __init__(self, connection: Connection, topic: str, bytes_max: int, wait_ms: int = 500):
+        self.connection, self.topic, self.offset = connection, topic, 0
+        self._frame = bytearray(fetch_frame(topic, _MARK, bytes_max, wait_ms))
+        self._position = self._frame.index(_MARK.to_bytes(8, "big"))
+        self._records = 4 + 4 + 2 + 4 + 4 + (2 + len(topic)) + 4 + 4 + 2 + 3 * 8 + 4 + 4 + 4  # no aborted transactions
+        self._looked = False
+
+    def read(self) -> int:
+        """Bytes of whole batches that came, 0 where there are none yet. Raises Refused."""
+        struct.pack_into(">q", self._frame, self._position, self.offset)
+        view = self.connection.call(self._frame)
+        if not self._looked:
+            records = check_fetched(view)
+            if records is None or len(view) - len(records) != self._records:
+                raise Refused("Fetch: the answer is laid out in another way than expected")
+            self._looked = True
+        error_at = self._records - 4 - 4 - 4 - 3 * 8 - 2
+        if view[8:10] != b"\0\0" or view[error_at : error_at + 2] != b"\0\0":
+            check_fetched(view)
+            raise Refused("Fetch: an error that the schema does not show")
+        following, used = _next_offset(view[self._records :])
+        self.offset = following if used else self.offset
+        return used
+
+
 def check_produced(view: memoryview) -> int:
     """The base offset of the first partition. Raises Refused."""
     _, answer = k00_produce.API.read_response(PRODUCE_VERSION, view)
-    entry = answer["responses"][0]["partition_responses"][0]
-    if entry["error_code"]:
-        raise Refused(f"Produce: error {entry['error_code']} {entry['error_message']}")
-    return entry["base_offset"]
+    for entry in answer["responses"][0]["partition_responses"]:
+        if entry["error_code"]:
+            raise Refused(f"Produce: error {entry['error_code']} {entry['error_message']}")
+    return answer["responses"][0]["partition_responses"][0]["base_offset"]
 
 
 def check_fetched(view: memoryview) -> memoryview | None:
@@ -97,88 +180,6 @@ def check_fetched(view: memoryview) -> memoryview | None:
     if entry["error_code"]:
         raise Refused(f"Fetch: error {entry['error_code']}")
     return entry["records"]
-
-
-def wait_for_leader(bootstrap: str, topic: str, seconds_max: float = 30) -> None:
-    """Until Metadata names a leader for every partition of a topic."""
-    connection, deadline = Connection(bootstrap), time.monotonic() + seconds_max
-    frame = k03_metadata.API.request_frame(METADATA_VERSION, 1, "bench", {
-        "topics": [{"name": topic}], "allow_auto_topic_creation": False, "include_cluster_authorized_operations": False,
-        "include_topic_authorized_operations": False})
-    while time.monotonic() < deadline:
-        _, answer = k03_metadata.API.read_response(METADATA_VERSION, connection.call(frame))
-        found = answer["topics"][0]
-        if not found["error_code"] and found["partitions"] and all(p["leader_id"] >= 0 for p in found["partitions"]):
-            connection.close()
-            return
-        time.sleep(0.05)
-    raise Refused(f"{topic} has no leader after {seconds_max:.0f} s")
-
-
-def latencies(bootstrap: str, frame: bytes, count: int) -> list[float]:
-    """Seconds of each of `count` calls, one at a time, after a tenth as many to warm up."""
-    connection = Connection(bootstrap)
-    check_produced(connection.call(frame))
-    took = []
-    for number in range(count + count // 10):
-        began = time.perf_counter()
-        connection.call(frame)
-        if number >= count // 10:
-            took.append(time.perf_counter() - began)
-    check_produced(connection.call(frame))
-    connection.close()
-    return took
-
-
-def pipelined(bootstrap: str, frame: bytes, count: int, in_flight: int = 5) -> float:
-    """Requests per second of one connection with `in_flight` requests under way."""
-    connection = Connection(bootstrap)
-    check_produced(connection.call(frame))
-    began = time.perf_counter()
-    for number in range(count + in_flight):
-        if number < count:
-            connection.socket.sendall(frame)
-        if number >= in_flight:
-            last = connection.answer()
-    rate = count / (time.perf_counter() - began)
-    check_produced(last)
-    connection.close()
-    return rate
-
-
-def many(bootstrap: str, frame: bytes, connections: int, seconds: float) -> float:
-    """Requests per second of many connections with one request under way each."""
-    selector, opened = selectors.DefaultSelector(), [Connection(bootstrap) for _ in range(connections)]
-    for connection in opened:
-        check_produced(connection.call(frame))
-        selector.register(connection.socket, selectors.EVENT_READ, connection)
-        connection.socket.sendall(frame)
-    done, began = 0, time.perf_counter()
-    while (now := time.perf_counter()) - began < seconds:
-        for key, _ in selector.select(1):
-            last = key.data.answer()
-            key.data.socket.sendall(frame)
-            done += 1
-    rate = done / (now - began)
-    check_produced(last)
-    for connection in opened:
-        connection.answer()
-        connection.close()
-    return rate
-
-
-def fetch_all(bootstrap: str, topic: str, bytes_max: int, bytes_wanted: int) -> float:
-    """MiB per second of reading a topic from its start, one fetch after the other."""
-    connection, offset, got, began = Connection(bootstrap), 0, 0, time.perf_counter()
-    while got < bytes_wanted:
-        records = check_fetched(connection.call(fetch_frame(topic, offset, bytes_max)))
-        if not records:
-            raise Refused(f"the topic ends after {got} of {bytes_wanted} bytes")
-        offset, used = _next_offset(records)
-        got += used
-    rate = got / (1 << 20) / (time.perf_counter() - began)
-    connection.close()
-    return rate
 
 
 def _next_offset(records: memoryview) -> tuple[int, int]:
@@ -193,19 +194,44 @@ def _next_offset(records: memoryview) -> tuple[int, int]:
     return offset, position
 
 
-def end_to_end(bootstrap: str, topic: str, frame: bytes, count: int) -> list[float]:
-    """Seconds from handing a record to the broker until a consumer that waits in a fetch has it, one at a time."""
-    producer, consumer, took = Connection(bootstrap), Connection(bootstrap), []
-    offset = check_produced(producer.call(frame)) + 1
-    for _ in range(count):
-        consumer.socket.sendall(fetch_frame(topic, offset, 1 << 20))
-        time.sleep(0.002)  # so that the fetch waits before the record comes
-        began = time.perf_counter()
-        producer.socket.sendall(frame)
-        records = check_fetched(consumer.answer())
-        took.append(time.perf_counter() - began)
-        producer.answer()
-        offset, _ = _next_offset(records)
-    producer.close()
-    consumer.close()
-    return took
+def metadata(connection: Connection, topic: str | None = None) -> dict:
+    """Metadata of one topic, or only of the brokers."""
+    _, answer = k03_metadata.API.read_response(METADATA_VERSION, connection.call(
+        k03_metadata.API.request_frame(METADATA_VERSION, 1, "bench", {
+            "topics": [{"name": topic}] if topic else [], "allow_auto_topic_creation": False,
+            "include_cluster_authorized_operations": False, "include_topic_authorized_operations": False})))
+    return answer
+
+
+def wait_for_leader(bootstrap: str, topic: str, seconds_max: float = 30) -> None:
+    """Until Metadata names a leader for every partition of a topic."""
+    connection, deadline = Connection(bootstrap), time.monotonic() + seconds_max
+    while time.monotonic() < deadline:
+        found = metadata(connection, topic)["topics"][0]
+        if not found["error_code"] and found["partitions"] and all(p["leader_id"] >= 0 for p in found["partitions"]):
+            connection.close()
+            return
+        time.sleep(0.02)
+    raise Refused(f"{topic} has no leader after {seconds_max:.0f} s")
+
+
+def create_topic(bootstrap: str, topic: str, partitions: int, configs: dict[str, str]) -> None:
+    """Create a topic and return when it has leaders. Raises Refused."""
+    connection = Connection(bootstrap)
+    _, answer = k19_create_topics.API.read_response(CREATE_VERSION, connection.call(
+        k19_create_topics.API.request_frame(CREATE_VERSION, 1, "bench", {"timeout_ms": 30_000, "validate_only": False, "topics": [
+            {"name": topic, "num_partitions": partitions, "replication_factor": 1, "assignments": [],
+             "configs": [{"name": name, "value": value} for name, value in configs.items()]}]})))
+    connection.close()
+    if answer["topics"][0]["error_code"]:
+        raise Refused(f"CreateTopics {topic}: error {answer['topics'][0]['error_code']} {answer['topics'][0]['error_message']}")
+    wait_for_leader(bootstrap, topic)
+
+
+def delete_topic(bootstrap: str, topic: str) -> None:
+    connection = Connection(bootstrap)
+    _, answer = k20_delete_topics.API.read_response(DELETE_VERSION, connection.call(
+        k20_delete_topics.API.request_frame(DELETE_VERSION, 1, "bench", {"topic_names": [topic], "timeout_ms": 30_000})))
+    connection.close()
+    if answer["responses"][0]["error_code"]:
+        raise Refused(f"DeleteTopics {topic}: error {answer['responses'][0]['error_code']}")

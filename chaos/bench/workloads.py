@@ -1,161 +1,180 @@
-"""What is measured, and how? Each workload is a function of a running target that gives one figure per round.
+"""What is measured? Each workload is a topic, a way to drive it, and what to hold the figure against.
 
-`higher` says which way is better. A workload that needs the broker to itself (start, recovery, memory) starts its own.
-Topics are made anew for every round, so that no round reads what another one wrote.
+Topics are made anew for every round and deleted after it, so that no round reads what another one wrote. `raw` gives
+the machine's own limit for the first figure; `answer` what a server that does nothing would answer, for workloads whose
+client limit can be had that way (`null.py`).
 """
 
-import itertools
-import shutil
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from chaos.bench import raw
-from chaos.bench.machine import MIB, memory_mib, percentile
-from chaos.process.observe import create_topics
-from chaos.targets import Target
+from chaos.bench import drive, java, raw
+from chaos.bench.drive import Frame, Place
+from chaos.bench.machine import MIB, Facts, in_turn, percentile
 
-CODEC_NONE, CODEC_LZ4 = 0, 3
-_names = itertools.count()
+CODEC_NONE, CODEC_LZ4, CODEC_ZSTD = 0, 3, 4
+KIB_RECORD = 1024
+FILL_MIB = 256  # of a topic that is then read
+LIBRDKAFKA_QUEUED_MAX = 98_000  # of its queue.buffering.max.messages, 100,000
 
 
 @dataclass(frozen=True)
 class Workload:
-    """`figure(target, scale)` gives {column name: value}; scale is 1 for a full run and less for a quick one."""
+    """`run(place, seconds)` gives {figure: value}."""
 
     name: str
-    unit: str
-    higher: bool
-    figure: Callable[[Target, float], dict[str, float]]
+    run: Callable[[Place, float], dict[str, float]]
+    higher: bool = True  # is better
+    partitions: int = 1
+    configs: dict[str, str] = field(default_factory=dict)
+    raw: Callable[[Facts], float] | None = None
+    answer: Callable[[str], bytes] | None = None
+    tls: bool = False
 
 
-def _topic(target: Target, partitions: int = 1, **configs: str) -> str:
-    name = f"bench-{next(_names)}"
-    create_topics(target.bootstrap, {name: partitions}, {key.replace("_", "."): value for key, value in configs.items()})
-    raw.wait_for_leader(target.bootstrap, name)
-    return name
+def _frame(topic: str, bytes_wanted: int, record_bytes: int = KIB_RECORD, codec: int = CODEC_NONE, partitions: int = 1) -> Frame:
+    """A request whose batches are of so many bytes before they are compressed."""
+    records = max(1, bytes_wanted // (record_bytes + 10))
+    return Frame(raw.produce_frame(topic, raw.batch(records, record_bytes, codec), partitions=partitions), records)
 
 
-def latency(target: Target, scale: float) -> dict[str, float]:
-    frame = raw.produce_frame(_topic(target), raw.batch(1, 100))
-    took = raw.latencies(target.bootstrap, frame, int(4000 * scale))
-    return {"p50": statistics.median(took) * 1e6, "p99": percentile(took, 0.99) * 1e6, "p99.9": percentile(took, 0.999) * 1e6}
+def latency(place: Place, seconds: float) -> dict[str, float]:
+    took = drive.latencies(place, _frame(place.topic, 100, 100), seconds)
+    return {"p50 us": statistics.median(took) * 1e6, "p99 us": percentile(took, 0.99) * 1e6,
+            "p99.9 us": percentile(took, 0.999) * 1e6}
 
 
-def end_to_end(target: Target, scale: float) -> dict[str, float]:
-    topic = _topic(target)
-    took = raw.end_to_end(target.bootstrap, topic, raw.produce_frame(topic, raw.batch(1, 100)), int(1000 * scale))
-    return {"p50": statistics.median(took) * 1e6, "p99": percentile(took, 0.99) * 1e6}
+def end_to_end(place: Place, seconds: float) -> dict[str, float]:
+    took = drive.end_to_end(place, _frame(place.topic, 100, 100), seconds)
+    return {"p50 us": statistics.median(took) * 1e6, "p99 us": percentile(took, 0.99) * 1e6}
 
 
-def produce(batch_bytes: int, codec: int = CODEC_NONE, record_bytes: int = 1024, acks: int = -1):
-    def figure(target: Target, scale: float) -> dict[str, float]:
-        records = raw.batch(max(1, batch_bytes // (record_bytes + 12)), record_bytes, codec)
-        frame = raw.produce_frame(_topic(target), records, acks=acks)
-        count = max(50, int(min(8000, 768 * MIB // len(records)) * scale))
-        rate = raw.pipelined(target.bootstrap, frame, count)
-        return {"req/s": rate, "MiB/s": rate * len(records) / MIB}
-
-    return figure
+def small(place: Place, seconds: float) -> dict[str, float]:
+    return {"req/s": drive.pipelined(place, _frame(place.topic, 100, 100), seconds, in_flight=64)}
 
 
-def fetch(target: Target, scale: float) -> dict[str, float]:
-    topic, records = _topic(target), raw.batch(250, 1024)
-    wanted = int(768 * MIB * scale)
-    raw.pipelined(target.bootstrap, raw.produce_frame(topic, records), wanted // len(records) + 1)
-    raw.fetch_all(target.bootstrap, topic, MIB, wanted // 4)
-    return {"MiB/s": raw.fetch_all(target.bootstrap, topic, MIB, wanted)}
+def produce(batch_bytes: int, codec: int = CODEC_NONE, record_bytes: int = KIB_RECORD, partitions: int = 1):
+    def run(place: Place, seconds: float) -> dict[str, float]:
+        frame = _frame(place.topic, batch_bytes, record_bytes, codec, partitions)
+        rate = drive.pipelined(place, frame, seconds)
+        mib = rate * partitions * frame.records * (record_bytes + 10) / MIB  # before compression
+        return {"MiB/s": mib, "req/s": rate} if batch_bytes < 64 << 10 and partitions == 1 else {"MiB/s": mib}
+
+    return run
 
 
-def durable(producers: int):
-    def figure(target: Target, scale: float) -> dict[str, float]:
-        frame = raw.produce_frame(_topic(target, flush_messages="1"), raw.batch(1, 1024))
-        return {"acked/s": raw.many(target.bootstrap, frame, producers, max(1.5, 5 * scale))}
-
-    return figure
+def fetch(place: Place, seconds: float) -> dict[str, float]:
+    if place.counts:
+        drive.fill(place, _frame(place.topic, MIB // 4), FILL_MIB)
+    return {"MiB/s": drive.fetch(place, MIB, seconds)}
 
 
-def connections(count: int):
-    def figure(target: Target, scale: float) -> dict[str, float]:
-        frame = raw.produce_frame(_topic(target), raw.batch(15, 1024))
-        return {"req/s": raw.many(target.bootstrap, frame, count, max(1.5, 5 * scale))}
+def connections(count: int, record_bytes: int = KIB_RECORD, batch_bytes: int = 16 << 10):
+    def run(place: Place, seconds: float) -> dict[str, float]:
+        return {"req/s": drive.many(place, _frame(place.topic, batch_bytes, record_bytes), count, seconds)}
 
-    return figure
-
-
-def librdkafka(batch_bytes: int, acks: str = "all"):
-    def figure(target: Target, scale: float) -> dict[str, float]:
-        from confluent_kafka import Consumer, Producer, TopicPartition
-
-        topic, count, value = _topic(target), int(200_000 * scale), bytes(raw.batch(1, 1024)[-1024:])
-        producer = Producer({"bootstrap.servers": target.bootstrap, "batch.size": batch_bytes, "linger.ms": 5, "acks": acks,
-                             "queue.buffering.max.messages": 1_000_000, "log_level": 0})
-        began = time.perf_counter()
-        for number in range(count):
-            producer.produce(topic, value, partition=0)
-            if number % 500 == 0:
-                producer.poll(0)
-        if producer.flush(120):
-            raise raw.Refused("librdkafka could not deliver everything within 120 s")
-        produced = count * len(value) / MIB / (time.perf_counter() - began)
-        consumer = Consumer({"bootstrap.servers": target.bootstrap, "group.id": "bench", "enable.auto.commit": False, "log_level": 0})
-        consumer.assign([TopicPartition(topic, 0, 0)])
-        began, got = time.perf_counter(), 0
-        while got < count:
-            messages = consumer.consume(10_000, 5)
-            if not messages:
-                raise raw.Refused(f"librdkafka got {got} of {count} records")
-            got += len(messages)
-        consumed = count * len(value) / MIB / (time.perf_counter() - began)
-        consumer.close()
-        return {"produce MiB/s": produced, "consume MiB/s": consumed}
-
-    return figure
+    return run
 
 
+def both_ways(place: Place, seconds: float) -> dict[str, float]:
+    frame = _frame(place.topic, 256 << 10)
+    drive.fill(place, frame, FILL_MIB)
+    reading = drive.beside(drive.follow, place, MIB, seconds)
+    requests = drive.pipelined(place, frame, seconds)
+    return {"produce MiB/s": requests * frame.records * (KIB_RECORD + 10) / MIB, "consume MiB/s": reading()}
+
+
+def librdkafka(place: Place, seconds: float) -> dict[str, float]:
+    """confluent-kafka with its defaults; the records are handed over in bulk, so that little of the time is Python's."""
+    from confluent_kafka import Consumer, Producer, TopicPartition
+
+    bulk = [{"value": bytes(raw.batch(1, KIB_RECORD)[-KIB_RECORD - 1 : -1])} for _ in range(1000)]
+    producer = Producer({"bootstrap.servers": place.bootstrap, "log_level": 0})
+    began, count = drive.clock(), 0
+    while drive.clock() - began < seconds:
+        if len(producer) > LIBRDKAFKA_QUEUED_MAX:
+            producer.poll(0.001)
+        elif producer.produce_batch(place.topic, bulk, partition=0) == len(bulk):
+            count += len(bulk)
+        else:
+            raise raw.Refused("librdkafka did not take a record")
+    if producer.flush(60):
+        raise raw.Refused("librdkafka could not deliver everything within 60 s")
+    produced = count * KIB_RECORD / MIB / (drive.clock() - began)
+    consumer = Consumer({"bootstrap.servers": place.bootstrap, "group.id": "bench", "enable.auto.commit": False, "log_level": 0})
+    consumer.assign([TopicPartition(place.topic, 0, 0)])
+    got = len(consumer.consume(1, 30))  # connecting is not the point
+    began = drive.clock()
+    while got < count:
+        messages = consumer.consume(min(10_000, count - got), 5)
+        if not messages:
+            raise raw.Refused(f"librdkafka got {got} of {count} records")
+        got += len(messages)
+    consumed = count * KIB_RECORD / MIB / (drive.clock() - began)
+    consumer.close()
+    return {"produce MiB/s": produced, "consume MiB/s": consumed}
+
+
+def _roomy(topic: str) -> bytes:
+    return raw.fetch_answer(topic, raw.batch(255, KIB_RECORD) * 4)
+
+
+def _loopback(found: Facts) -> float:
+    return found["loopback round trip, p50 us"]
+
+
+def _sendfile(found: Facts) -> float:
+    return found["loopback sendfile MiB/s"]
+
+
+def _durable(producers: int) -> Workload:
+    return Workload(f"flush.messages=1, {producers} producer{'s' * (producers > 1)}, 1 kB", _acked(producers),
+                    configs={"flush.messages": "1"}, raw=lambda found: found["fdatasync rate 1/s"] * producers)
+
+
+def _acked(producers: int):
+    def run(place: Place, seconds: float) -> dict[str, float]:
+        return {"acked/s": drive.many(place, _frame(place.topic, KIB_RECORD, 1000), producers, seconds)}
+
+    return run
+
+
+def _policy(name: str, **configs: str) -> Workload:
+    return Workload(f"produce, 16 kB batches, {name}", produce(16_000),
+                    configs={key.replace("_", "."): value for key, value in configs.items()})
+
+
+ONE_RECORD, PRODUCE_16K = "one 100 B record per request", "produce, 16 kB batches"
+PRODUCE_256K, PRODUCE_1M, FETCH_1M = "produce, 256 KiB batches", "produce, 1 MB batches", "fetch, 1 MiB a request"
+CONNECTIONS_8, CONNECTIONS_64 = "8 connections, 16 kB batches", "64 connections, 16 kB batches"
+DURABLE = {producers: _durable(producers) for producers in (1, 8, 64)}
+LIBRDKAFKA = "librdkafka, 1 KiB records, its default batches"
 WORKLOADS = (
-    Workload("one 100 B record per request", "us", False, latency),
-    Workload("end to end, 100 B, consumer waiting", "us", False, end_to_end),
-    Workload("produce, 16 KiB batches of 1 KiB, acks=all", "rate", True, produce(16 << 10)),
-    Workload("produce, 16 KiB batches of 1 KiB, acks=1", "rate", True, produce(16 << 10, acks=1)),
-    Workload("produce, 16 KiB batches of 100 B, lz4", "rate", True, produce(16 << 10, CODEC_LZ4, 100)),
-    Workload("produce, 256 KiB batches of 1 KiB", "rate", True, produce(256 << 10)),
-    Workload("produce, 256 KiB batches of 100 B, lz4", "rate", True, produce(256 << 10, CODEC_LZ4, 100)),
-    Workload("produce, 1000 KB batches of 1 KiB", "rate", True, produce(1_000_000)),
-    Workload("fetch, 1 MiB a request", "rate", True, fetch),
-    Workload("8 connections, 16 KiB batches", "rate", True, connections(8)),
-    Workload("64 connections, 16 KiB batches", "rate", True, connections(64)),
-    Workload("flush.messages=1, 1 producer", "rate", True, durable(1)),
-    Workload("flush.messages=1, 8 producers", "rate", True, durable(8)),
-    Workload("flush.messages=1, 64 producers", "rate", True, durable(64)),
-    Workload("librdkafka, 1 KiB records, batch.size 16 KiB", "rate", True, librdkafka(16 << 10)),
-    Workload("librdkafka, 1 KiB records, batch.size 256 KiB", "rate", True, librdkafka(256 << 10)),
+    Workload(ONE_RECORD, latency, higher=False, raw=_loopback, answer=raw.produce_answer),
+    Workload("end to end, 100 B, consumer waiting", end_to_end, higher=False),
+    Workload("small requests, 100 B, 1 connection, 64 in flight", small, answer=raw.produce_answer),
+    Workload("small requests, 100 B, 64 connections", connections(64, 100, 100), answer=raw.produce_answer),
+    Workload(PRODUCE_16K, produce(16_000), raw=in_turn, answer=raw.produce_answer),
+    Workload(PRODUCE_256K, produce(256 << 10), raw=in_turn, answer=raw.produce_answer),
+    Workload("produce, 256 KiB as 16 partitions of 16 KiB", produce(16 << 10, partitions=16), partitions=16, raw=in_turn,
+             answer=lambda topic: raw.produce_answer(topic, 16)),
+    Workload("produce, 256 KiB as 256 partitions of 1 KiB", produce(1 << 10, partitions=256, record_bytes=950), partitions=256,
+             raw=in_turn, answer=lambda topic: raw.produce_answer(topic, 256)),
+    Workload(PRODUCE_1M, produce(1_000_000), raw=in_turn, answer=raw.produce_answer),
+    Workload("produce, 256 KiB of 1 KiB records, lz4", produce(256 << 10, CODEC_LZ4), answer=raw.produce_answer),
+    Workload("produce, 256 KiB of 1 KiB records, zstd", produce(256 << 10, CODEC_ZSTD), answer=raw.produce_answer),
+    Workload(CONNECTIONS_8, connections(8), answer=raw.produce_answer),
+    Workload(CONNECTIONS_64, connections(64), answer=raw.produce_answer),
+    Workload(FETCH_1M, fetch, raw=_sendfile, answer=_roomy),
+    Workload("producing while a consumer reads from the start", both_ways),
+    _policy("flush.ms=200", flush_ms="200"),
+    _policy("flush.messages=1000", flush_messages="1000"),
+    _policy("flush.messages=1", flush_messages="1"),
+    *DURABLE.values(),
+    Workload("TLS: produce, 256 KiB batches", produce(256 << 10), tls=True),
+    Workload("TLS: fetch, 1 MiB a request", fetch, tls=True),
+    Workload(LIBRDKAFKA, librdkafka),
+    Workload("Java's perf tools, 1,000 B records, 16 KiB batches", java.perf(16 << 10)),
+    Workload("Java's perf tools, 1,000 B records, 256 KiB batches", java.perf(256 << 10)),
 )
-
-
-def start_and_recovery(make: Callable[[Path], Target], directory: Path, scale: float) -> dict[str, float]:
-    """Start to first answer on an empty directory; memory idle; recovery after a kill per GiB that was not flushed."""
-    shutil.rmtree(directory, ignore_errors=True)
-    target = make(directory)
-    target.start()  # formats, and warms the page cache
-    target.stop()
-    began = time.perf_counter()
-    target.start()
-    connection = raw.Connection(target.bootstrap)
-    figures = {"start s": time.perf_counter() - began}
-    connection.close()
-    time.sleep(0.5)
-    figures["idle MiB"] = memory_mib(target.pid)
-    topic, records, mib = _topic(target), raw.batch(250, 1024), int(1024 * scale)
-    raw.pipelined(target.bootstrap, raw.produce_frame(topic, records), mib * MIB // len(records))
-    target.kill()
-    began = time.perf_counter()
-    target.start()
-    raw.wait_for_leader(target.bootstrap, topic)
-    raw.check_fetched(raw.Connection(target.bootstrap).call(raw.fetch_frame(topic, 0, MIB)))
-    figures["recovery s/GiB"] = (time.perf_counter() - began - figures["start s"]) * 1024 / mib
-    target.kill()
-    shutil.rmtree(directory)
-    return figures

@@ -1,0 +1,240 @@
+"""What does one request cost, counted in things that do not depend on the machine? System calls, copies, memory.
+
+The broker is a real process under strace; the client sends one request after the other, so that no call is saved by
+chance. The bounds are per request, as the named constants say, with SLACK calls for whatever the broker does by the clock
+meanwhile. Copies of record bytes are found by tracemalloc in a broker inside this process: the buffer that a large frame
+is received into is anonymous memory, which tracemalloc does not see; a copy of a batch would be a Python object, which it does.
+"""
+
+import asyncio
+import collections
+import gc
+import itertools
+import re
+import shutil
+import threading
+import time
+import tracemalloc
+from typing import NamedTuple
+
+import pytest
+
+from chaos.bench import raw
+from chaos.targets import Refbroker
+from refbroker.broker import Broker
+from refbroker.config import Config
+from refbroker.log.disk import Disk, File
+
+REQUESTS, FETCHES = 60, 30
+SLACK = 25  # calls of the broker's own clockwork in all: sweeps, checkpoints, the flusher
+SMALL, MEDIUM, LARGE = 100, 16_000, 1_000_000  # bytes of a batch
+LOOPBACK_SEGMENT = 1 << 16  # the loopback's MTU: a receive may find no more than this there
+
+RECEIVE, SEND = {"recvfrom", "recvmsg", "readv"}, {"sendto", "sendmsg", "sendmmsg"}
+WRITE = {"write", "writev", "pwritev", "pwritev2", "pwrite64"}
+READ = {"read", "readv", "pread64", "preadv", "preadv2"}
+POLL = {"epoll_wait", "epoll_pwait", "epoll_ctl", "poll"}
+
+# What one request may cost.
+RECEIVES = 2  # the frame; and where its size came alone, the rest of it
+PRODUCE_WRITES = 1  # one writev for each partition's batch
+INDEX_WRITES = 2  # where the log has grown by index.interval.bytes: an entry of the offset index, one of the time index
+SENDS = 1  # the answer; of a Fetch all but the records, which follow by sendfile
+SENDFILES = 1  # a region of one segment; what the socket does not take at once is another (SOCKET_TAKES)
+SOCKET_TAKES = 1 << 17  # bytes that the socket takes at least whenever it can be written to
+POLLS = 2  # a wait for each time that something comes; registrations are kept from one request to the next
+HEADER_BYTES_READ = 8 << 10  # of a segment by a Fetch: batch headers between two index entries, and no record
+PEAK_BYTES_MAX = 48 << 10  # of Python objects while a megabyte is appended or fetched: decoded request, answer, task
+GROWTH_BYTES_MAX = 64  # what stays of a request: its share of the index entries that are kept in memory
+
+CALL = re.compile(r"^\d+ +(?:<\.\.\. )?(\w+)(?:\(| resumed>)(?:\d+<([^>]*)>)?")
+RESULT = re.compile(r" = (\d+)")
+_numbers = itertools.count()
+
+
+class Call(NamedTuple):
+    name: str
+    where: str  # path of a file, or `socket:[...]` and the like
+    result: int
+
+
+class Traced:
+    """A broker under strace."""
+
+    def __init__(self, directory):
+        self.path = directory / "calls"
+        self.target = Refbroker(str(directory / "broker"), wrap=("strace", "-f", "-y", "-qq", "-o", str(self.path)))
+        self.target.start()
+
+    def during(self, work) -> list[Call]:
+        """What the broker calls while `work` runs, without what was tried in vain (EAGAIN)."""
+        self._quiet()
+        before = self.path.stat().st_size
+        work()
+        self._quiet()
+        with open(self.path) as file:
+            file.seek(before)
+            lines = file.read().splitlines()
+        parsed = [(CALL.match(line), RESULT.search(line.rpartition(")")[2]), line) for line in lines if "resumed>" not in line]
+        return [Call(call[1], call[2] or "", int(result[1]) if result else 0)
+                for call, result, line in parsed if call and "EAGAIN" not in line]
+
+    def _quiet(self):
+        """Until nothing is called any more: the last answer is with the client before strace has noted its send."""
+        size = -1
+        while size != (size := self.path.stat().st_size):
+            time.sleep(0.1)
+
+
+def count(calls, names, where=""):
+    return sum(call.name in names and where in call.where for call in calls)
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    if not shutil.which("strace"):
+        pytest.skip("not run: strace missing (Debian package strace)")
+    running = Traced(tmp_path_factory.mktemp("traced"))
+    yield running
+    running.target.stop()
+
+
+def ready(traced, size, partitions=1):
+    """(a connection that has produced a little, the topic, the frame) of a new topic."""
+    topic = f"t-{next(_numbers)}"
+    raw.create_topic(traced.target.bootstrap, topic, partitions, {})
+    connection, frame = raw.Connection(traced.target.bootstrap), raw.produce_frame(topic, raw.batch(1, size), partitions=partitions)
+    for _ in range(5):
+        raw.check_produced(connection.call(frame))
+    return connection, topic, frame
+
+
+@pytest.mark.parametrize(("size", "partitions"), [(SMALL, 1), (MEDIUM, 1), (LARGE, 1), (MEDIUM, 16)])
+def test_system_calls_of_a_produce_request(traced, size, partitions):
+    connection, topic, frame = ready(traced, size, partitions)
+    calls = traced.during(lambda: [connection.call(frame) for _ in range(REQUESTS)])
+    raw.check_produced(connection.call(frame))
+    connection.close()
+    segments = len(frame) // LOOPBACK_SEGMENT
+    assert REQUESTS <= count(calls, RECEIVE, "socket") <= REQUESTS * (RECEIVES + segments) + SLACK
+    assert count(calls, WRITE, ".log") == REQUESTS * PRODUCE_WRITES * partitions
+    assert count(calls, WRITE, "index") <= REQUESTS * INDEX_WRITES * partitions
+    assert REQUESTS <= count(calls, SEND, "socket") <= REQUESTS * SENDS + SLACK
+    assert count(calls, POLL) <= REQUESTS * (POLLS + segments) + SLACK
+    assert count(calls, READ, topic) == 0
+    assert count(calls, {"fsync", "fdatasync"}, ".log") == 0  # checkpoints of their own have one now and then
+    known = RECEIVE | WRITE | SEND | POLL
+    assert sum(call.name not in known for call in calls) <= SLACK, collections.Counter(call.name for call in calls)
+
+
+@pytest.mark.parametrize("size", [MEDIUM, LARGE])
+def test_system_calls_of_a_fetch_request(traced, size):
+    connection, topic, frame = ready(traced, size)
+    for _ in range(LARGE // size):
+        raw.check_produced(connection.call(frame))
+    reader, got = raw.Reader(connection, topic, 1 << 20), []
+    reader.read()
+
+    def read():
+        for _ in range(FETCHES):
+            reader.offset = 0
+            got.append(reader.read())
+
+    calls = traced.during(read)
+    connection.close()
+    assert len(got) == FETCHES and min(got) >= LARGE - size
+    takes = max(got) // SOCKET_TAKES
+    assert FETCHES <= count(calls, RECEIVE, "socket") <= FETCHES * RECEIVES + SLACK
+    assert FETCHES <= count(calls, SEND, "socket") <= FETCHES * SENDS + SLACK
+    assert FETCHES <= count(calls, {"sendfile"}) <= FETCHES * (SENDFILES + takes) + SLACK
+    sent = sum(call.result for call in calls if call.name == "sendfile")
+    assert sum(got) <= sent <= FETCHES << 20
+    assert sum(call.result for call in calls if call.name in SEND) <= FETCHES * 200  # no record is among what is sent otherwise
+    assert sum(call.result for call in calls if call.name in READ and topic in call.where) <= FETCHES * HEADER_BYTES_READ
+    assert count(calls, POLL) <= FETCHES * (POLLS + 2 * takes) + SLACK
+    assert count(calls, WRITE, topic) == 0
+
+
+def test_a_consumer_that_waits_costs_nothing_until_something_comes(traced):
+    connection, topic, frame = ready(traced, SMALL)
+    waiting = raw.Connection(traced.target.bootstrap)
+    end = raw.check_produced(connection.call(frame)) + 1
+    waiting.socket.sendall(raw.fetch_frame(topic, end, 1 << 20, wait_ms=30_000))
+    calls = traced.during(lambda: time.sleep(1.5))
+    assert len(calls) <= SLACK  # a broker that polls every 10 ms would have 150
+    connection.call(frame)
+    assert raw.check_fetched(waiting.answer())
+
+
+@pytest.fixture
+def inside(tmp_path):
+    """The address of a broker in this process, on another thread."""
+    loop, started = asyncio.new_event_loop(), []
+    config, _ = Config.load(None, {}, (f"log.dirs={tmp_path}", "listeners=PLAINTEXT://127.0.0.1:0"))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        started.append(asyncio.run_coroutine_threadsafe(Broker.start(config, Disk()), loop).result(30))
+        yield "%s:%d" % started[0].server.address[:2]
+        asyncio.run_coroutine_threadsafe(started[0].stop(), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def peak_and_growth(work, times=20):
+    """(bytes at most at one time in any of the calls, bytes that stay for each call) of Python objects."""
+    for _ in range(times):
+        work()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work()
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        for _ in range(times):
+            work()
+        peak = tracemalloc.get_traced_memory()[1] - before
+        gc.collect()
+        return peak, (tracemalloc.get_traced_memory()[0] - before) / times
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_no_copy_of_a_batch_is_made_when_it_is_appended(inside, size):
+    raw.create_topic(inside, "t", 1, {})
+    connection, frame = raw.Connection(inside), raw.produce_frame("t", raw.batch(1, size))
+    peak, growth = peak_and_growth(lambda: connection.call(frame))
+    raw.check_produced(connection.call(frame))
+    connection.close()
+    assert peak <= PEAK_BYTES_MAX
+    assert growth <= GROWTH_BYTES_MAX
+
+
+def test_no_record_becomes_a_python_object_when_it_is_fetched(inside):
+    raw.create_topic(inside, "t", 1, {})
+    connection, frame = raw.Connection(inside), raw.produce_frame("t", raw.batch(1, LARGE))
+    raw.check_produced(connection.call(frame))
+    reader = raw.Reader(connection, "t", 1 << 20)
+
+    def read():
+        reader.offset = 0
+        assert reader.read() > LARGE
+
+    peak, growth = peak_and_growth(read)
+    connection.close()
+    assert peak <= PEAK_BYTES_MAX
+    assert growth <= GROWTH_BYTES_MAX
+
+
+def test_a_copy_would_be_found(inside, monkeypatch):
+    """The measure itself: one copy on the way to the file shows."""
+    straight = File.append
+    monkeypatch.setattr(File, "append", lambda self, buffers: straight(self, [bytes(buffer) for buffer in buffers]))
+    raw.create_topic(inside, "t", 1, {})
+    connection, frame = raw.Connection(inside), raw.produce_frame("t", raw.batch(1, LARGE))
+    peak, _ = peak_and_growth(lambda: connection.call(frame), times=5)
+    connection.close()
+    assert peak >= LARGE
