@@ -52,12 +52,12 @@ def produce_answer(topic: str, partitions: int = 1) -> bytes:
             {"index": n, "error_code": 0, "base_offset": 0, "log_start_offset": 0} for n in range(partitions)]}]})))
 
 
-def fetch_frame(topic: str, offset: int, bytes_max: int, wait_ms: int = 500) -> bytes:
+def fetch_frame(topic: str, offset: int, bytes_max: int, wait_ms: int = 500, *, partitions: int = 1) -> bytes:
     return k01_fetch.API.request_frame(FETCH_VERSION, 1, "bench", {
         "replica_id": -1, "max_wait_ms": wait_ms, "min_bytes": 1, "max_bytes": bytes_max, "isolation_level": 0,
         "session_id": 0, "session_epoch": -1, "forgotten_topics_data": [], "rack_id": "", "topics": [
-            {"topic": topic, "partitions": [{"partition": 0, "current_leader_epoch": -1, "fetch_offset": offset,
-                                             "log_start_offset": -1, "partition_max_bytes": bytes_max}]}]})
+            {"topic": topic, "partitions": [{"partition": n, "current_leader_epoch": -1, "fetch_offset": offset,
+                                             "log_start_offset": -1, "partition_max_bytes": bytes_max} for n in range(partitions)]}]})
 
 
 def fetch_answer(topic: str, records: bytes) -> bytes:
@@ -203,6 +203,19 @@ def metadata(connection: Connection, topic: str | None = None) -> dict:
     return answer
 
 
+def wait_until_served(bootstrap: str, topic: str, partitions: int, seconds_max: float = 30) -> None:
+    """Until every partition can be read: Metadata may name a leader that does not know of it yet."""
+    connection, deadline = Connection(bootstrap), time.monotonic() + seconds_max
+    frame = fetch_frame(topic, 0, 1, wait_ms=0, partitions=partitions)
+    while time.monotonic() < deadline:
+        _, answer = k01_fetch.API.read_response(FETCH_VERSION, connection.call(frame))
+        if not answer["error_code"] and not any(p["error_code"] for t in answer["responses"] for p in t["partitions"]):
+            connection.close()
+            return
+        time.sleep(0.02)
+    raise Refused(f"{topic} is not served after {seconds_max:.0f} s")
+
+
 def wait_for_leader(bootstrap: str, topic: str, seconds_max: float = 30) -> None:
     """Until Metadata names a leader for every partition of a topic."""
     connection, deadline = Connection(bootstrap), time.monotonic() + seconds_max
@@ -226,6 +239,7 @@ def create_topic(bootstrap: str, topic: str, partitions: int, configs: dict[str,
     if answer["topics"][0]["error_code"]:
         raise Refused(f"CreateTopics {topic}: error {answer['topics'][0]['error_code']} {answer['topics'][0]['error_message']}")
     wait_for_leader(bootstrap, topic)
+    wait_until_served(bootstrap, topic, partitions)
 
 
 def delete_topic(bootstrap: str, topic: str) -> None:
