@@ -57,9 +57,7 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
             seconds = minutes * 60 * shares[layer] / sum(shares[each] for each in chosen)
             progress = Progress(console, layer)
             if layer == "disk":
-                from chaos.disk.run import run as run_disk
-
-                run_disk(report, seed, seconds, depth=depth, workers=workers, out=out, progress=progress)
+                _run_on_simulated_disk(report, seed, seconds, depth, workers, out, progress)
             else:
                 _run_on_broker(layer, report, seed, seconds, out / layer, progress, target, sweep, errors)
             progress.done()
@@ -90,6 +88,16 @@ def _console():
 
     console = Console(soft_wrap=True)
     return console if console.is_terminal else Console(soft_wrap=True, width=160)  # a file or a CI log has no width of its own
+
+
+def _run_on_simulated_disk(report, seed: int, seconds: float, depth: int, workers: str, out: Path, progress) -> None:
+    from chaos.disk.cluster import NoWorkers
+    from chaos.disk.run import run as run_disk
+
+    try:
+        run_disk(report, seed, seconds, depth=depth, workers=workers, out=out, progress=progress)
+    except NoWorkers as error:
+        raise click.UsageError(f"--workers: {error}") from None
 
 
 def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path, progress, target: str,

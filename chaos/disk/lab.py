@@ -64,10 +64,19 @@ class Failure:
     nested: tuple = ()
     evidence: tuple[str, ...] = ()  # the unsynced bytes and entries that did not come out
 
+    @property
+    def signature(self) -> tuple:
+        return _signature(self.problem, self.fault, self.word, self.nested)
+
     def verdict(self) -> Verdict:
         problem = self.problem
         return Verdict(problem.statement, self.fault, self.policy, self.disk, problem.allowed, *problem.key, problem.offset,
                        problem.text, evidence=self.evidence)
+
+
+def _signature(problem: Problem, fault: str, word: tuple, nested: tuple) -> tuple:
+    """What failures of one kind have in common."""
+    return problem.statement, fault, problem.text[:25], str(word[-1:]), bool(nested)
 
 
 @dataclass
@@ -127,6 +136,10 @@ class Lab:
         self.recoverer = recoverer_for(policy)
         self._nested: dict[tuple[int, int], list[tuple[Recovered, tuple]]] = {}
         self._signatures: set[tuple] = set()
+
+    def begin(self) -> None:
+        """Count, and report, as if nothing had been seen before; what was recovered is remembered."""
+        self.tally, self._signatures = Tally(), set()
 
     def explore(self, word: tuple, start: str | tuple = "fresh") -> bool:
         """Judge every crash inside the last operation of `word` (of starting, if it has none); False if the word makes no sense."""
@@ -261,10 +274,11 @@ class Lab:
         self, problem: Problem, fault: str, disk: str, start: str, word: tuple[str, ...], at: int, state, nested: tuple = ()
     ) -> None:  # fmt: skip
         """Keep the first of its kind; the others would say the same."""
-        signature = (problem.statement, fault, problem.text[:25], str(word[-1:]), bool(nested))
-        if signature in self._signatures and not self.limits.keep_all:
-            return
-        self._signatures.add(signature)
+        if not self.limits.keep_all:
+            signature = _signature(problem, fault, word, nested)
+            if signature in self._signatures:
+                return
+            self._signatures.add(signature)
         labels: dict[str, dict[str, str]] = {}
         evidence = ()
         if isinstance(state, State):

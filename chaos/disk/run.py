@@ -13,6 +13,7 @@ over a Dask cluster (`workers="dask://host:port"`), and give the same findings a
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -23,7 +24,7 @@ from typing import NamedTuple
 from chaos.checks import vacuity
 from chaos.checks.history.case import Finding
 from chaos.contract import unjudged
-from chaos.disk import errors, workloads
+from chaos.disk import cluster, errors, workloads
 from chaos.disk.driver import POLICIES, quietly
 from chaos.disk.lab import ALWAYS_JUDGED, Failure, Lab, Limits, Tally
 from chaos.plan import plan_of, save
@@ -31,6 +32,8 @@ from chaos.plan import plan_of, save
 LAYER = "disk"
 TASK_LETTERS = 4  # words of a task: some seconds of work
 PLANS_MAX = 10  # failures that are shrunk and written out
+DASK_TASKS_MIN = 64  # handed to a cluster at a time: workers may join while it runs
+_ONE_AT_A_TIME = threading.Lock()  # a Dask worker has several threads, which share the labs of its process
 
 
 class Task(NamedTuple):
@@ -58,6 +61,8 @@ def run(report, seed: int, seconds: float, *, depth: int = 3, workers: str = "2"
                 distinct = sum(len(each.digests) for each in tallies.values())
                 progress(f"{done['must']}/{len(must)} + {done['may']}/{len(may)} word groups, {distinct} distinct states, "
                          f"{sum(len(each.failures) for each in tallies.values())} broken")
+    for tally in tallies.values():
+        tally.failures = distinct(tally.failures)
     faults = errors.sweep(max(began + seconds, time.monotonic() + 10), progress)
     _report(report, tallies, faults, done, (len(must), len(may)), depth, time.monotonic() - began)
     failures = [failure for tally in tallies.values() for failure in tally.failures]
@@ -85,7 +90,7 @@ _LABS: dict[tuple, Lab] = {}
 
 def perform(task: Task) -> dict[str, Tally]:
     """One task, in whatever process; a tally for each policy. Labs stay, so that recoveries made for one task serve the next."""
-    with quietly():
+    with _ONE_AT_A_TIME, quietly():
         return {policy: _perform(task, policy) for policy in POLICIES}
 
 
@@ -94,7 +99,7 @@ def _perform(task: Task, policy: str) -> Tally:
     lab = _LABS.get(key)
     if lab is None:
         lab = _LABS[key] = Lab(POLICIES[policy], task.seed, Limits(task.bound, task.nested_every))
-    lab.tally = Tally()
+    lab.begin()
     before = lab.recoverer.recoveries
     if not task.letters:
         lab.explore((), task.start)
@@ -105,19 +110,26 @@ def _perform(task: Task, policy: str) -> Tally:
     return lab.tally
 
 
+def distinct(failures: list[Failure]) -> list[Failure]:
+    """The first of each kind, in an order that does not depend on which task was done first."""
+    ordered = sorted(failures, key=lambda each: (len(each.word), each.deviations, len(each.nested), str(each)))
+    return list({each.signature: each for each in reversed(ordered)}.values())[::-1]
+
+
 class Pool:
     """Where tasks are performed: in this process ("1"), in several, or on a Dask cluster."""
 
     def __init__(self, workers: str):
         self.workers = workers
-        self._executor = None
+        self._executor = self._client = None
 
     def __enter__(self) -> "Pool":
-        if self.workers.startswith("dask://"):
-            from distributed import Client
-
-            self._executor = Client(self.workers.removeprefix("dask://")).get_executor(pure=False)
-            self._parallel = 64
+        if self.workers.startswith(cluster.PREFIX):
+            self._client = cluster.connect(self.workers)
+            self._executor = self._client.get_executor(pure=False)
+            self._parallel = max(DASK_TASKS_MIN, 2 * sum(self._client.nthreads().values()))
+        elif not self.workers.isdecimal():
+            raise cluster.NoWorkers(f"{self.workers!r}: a number of processes, or dask://HOST:PORT")
         elif int(self.workers) > 1:
             self._executor = ProcessPoolExecutor(int(self.workers), mp_context=get_context("spawn"))
             self._parallel = int(self.workers) + 1
@@ -126,6 +138,8 @@ class Pool:
     def __exit__(self, *_) -> None:
         if self._executor is not None:
             self._executor.shutdown(wait=True)
+        if self._client is not None:
+            self._client.close()
 
     def map(self, tasks: list[Task], until: float | None) -> Iterator[dict[str, Tally]]:
         """Results as they come; no new task is begun after `until`."""
