@@ -213,6 +213,7 @@ def mutants(seconds: float, sample: int | None, seed: int, out: Path, plans: Pat
     from chaos.mutants import run as hunting
 
     began = time.monotonic()
+    leftovers.mark()
     outcomes = hunting.run(seconds=seconds, seed=seed, sample=sample, names=names, plans=plans, say=click.echo)
     if not outcomes:
         raise click.UsageError(f"no mutant or class is called {', '.join(names)}")

@@ -62,7 +62,7 @@ def run(report, seed: int, seconds: float, *, depth: int = 3, workers: str = "2"
                 progress(f"{done['must']}/{len(must)} + {done['may']}/{len(may)} word groups, {distinct} distinct states, "
                          f"{sum(len(each.failures) for each in tallies.values())} broken")
     for tally in tallies.values():
-        tally.failures = distinct(tally.failures)
+        tally.failures = first_of_each_kind(tally.failures)
     faults = errors.sweep(max(began + seconds, time.monotonic() + 10), progress)
     _report(report, tallies, faults, done, (len(must), len(may)), depth, time.monotonic() - began)
     failures = [failure for tally in tallies.values() for failure in tally.failures]
@@ -110,7 +110,7 @@ def _perform(task: Task, policy: str) -> Tally:
     return lab.tally
 
 
-def distinct(failures: list[Failure]) -> list[Failure]:
+def first_of_each_kind(failures: list[Failure]) -> list[Failure]:
     """The first of each kind, in an order that does not depend on which task was done first."""
     ordered = sorted(failures, key=lambda each: (len(each.word), each.deviations, len(each.nested), str(each)))
     return list({each.signature: each for each in reversed(ordered)}.values())[::-1]

@@ -23,12 +23,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from chaos.mutants.catalogue import PYTEST, Misplaced, Mutant, load
-from chaos.mutants.trees import command, environment, planted_tree
+from chaos.mutants.trees import command, planted_tree, run_there
 
 TEST_SECONDS_MAX = 600
 TEST_TIMEOUT = 60  # seconds for one test: some bugs make one wait for ever
 PROCESSES = 2
-WALL_FACTOR = 15  # a hunt's time is the processor's; on a crowded machine it takes so much longer at most
+WALL_FACTOR = 60  # a hunt's time is the processor's; on a crowded machine it takes so much longer at most
 
 
 @dataclass
@@ -110,10 +110,10 @@ def _run_lab(outcome: Outcome, tree: Path, seconds: float, seed: int, statements
         hunt += ["--plans", str((plans / outcome.mutant).absolute())]
     began = time.monotonic()
     try:
-        done = subprocess.run(hunt, cwd=tree, env=environment(tree), capture_output=True, text=True, timeout=seconds * WALL_FACTOR + 120)
-        result = json.loads(done.stdout)
+        _, out, err = run_there(hunt, tree, seconds * WALL_FACTOR + 120)
+        result = json.loads(out)
     except (subprocess.TimeoutExpired, ValueError) as error:
-        outcome.trouble = f"{type(error).__name__}: {done.stderr[-500:] if isinstance(error, ValueError) else 'no end'}"
+        outcome.trouble = f"{type(error).__name__}: {err[-500:] if isinstance(error, ValueError) else 'no end'}"
         outcome.seconds = round(time.monotonic() - began, 1)
         return
     if not result["tree"].startswith(str(tree)):
@@ -126,17 +126,17 @@ def _run_test(outcome: Outcome, tree: Path, test: str) -> None:
     hunt = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--timeout={TEST_TIMEOUT}", test]
     began = time.monotonic()
     try:
-        done = subprocess.run(hunt, cwd=tree, env=environment(tree), capture_output=True, text=True, timeout=TEST_SECONDS_MAX)
+        code, out, err = run_there(hunt, tree, TEST_SECONDS_MAX)
     except subprocess.TimeoutExpired:
         outcome.trouble = "the test did not end"
         return
     finally:
         outcome.seconds = round(time.monotonic() - began, 1)
-    if done.returncode == 1:
-        failed = [text for text in done.stdout.splitlines() if text.startswith("FAILED ")]
+    if code == 1:
+        failed = [text for text in out.splitlines() if text.startswith("FAILED ")]
         outcome.killed_by = failed[0].removeprefix("FAILED ").partition(" - ")[0] if failed else test
-    elif done.returncode != 0:
-        outcome.trouble = f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-300:]}"
+    elif code != 0:
+        outcome.trouble = f"pytest ended with {code}: {(out + err)[-300:]}"
 
 
 # ---------------------------------------------------------------- telling

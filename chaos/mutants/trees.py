@@ -6,10 +6,12 @@ copy writes out, a plan, says which tree it is about.
 
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chaos.mutants.catalogue import ROOT, Mutant, planted
@@ -51,3 +53,15 @@ def command(module: str, *arguments: object) -> list[str]:
 
 def environment(tree: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run_there(arguments: list[str], tree: Path, seconds_max: float) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a process in that tree. Nothing that it started outlives it. Raises subprocess.TimeoutExpired."""
+    with subprocess.Popen(arguments, cwd=tree, env=environment(tree), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, start_new_session=True) as process:
+        try:
+            out, err = process.communicate(timeout=seconds_max)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, out, err

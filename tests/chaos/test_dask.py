@@ -13,7 +13,7 @@ import pytest
 from chaos.disk.cluster import NoWorkers
 from chaos.disk.driver import POLICIES
 from chaos.disk.lab import Tally
-from chaos.disk.run import Pool, Task, distinct
+from chaos.disk.run import Pool, Task, first_of_each_kind
 from chaos.mutants import catalogue, trees
 
 TASKS = [Task(start, prefix, letters, 1, 20, 16) for start, prefix, letters in (
@@ -28,7 +28,7 @@ def total(workers: str) -> dict[str, Tally]:
         for by_policy in pool.map(TASKS, None):
             for name, tally in by_policy.items():
                 tallies[name].add(tally)
-    return {name: replace(tally, failures=distinct(tally.failures), recoveries=0) for name, tally in tallies.items()}
+    return {name: replace(tally, failures=first_of_each_kind(tally.failures), recoveries=0) for name, tally in tallies.items()}
 
 
 def main() -> None:
