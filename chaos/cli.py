@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from chaos import leftovers
+from chaos import contract, leftovers
 
 USAGE, INTERNAL = 64, 70
 LAYERS = {"disk": 0.5, "process": 0.36, "network": 0.14}  # and their shares of the time
@@ -35,10 +35,18 @@ def cli() -> None:
 @click.option("--errors", is_flag=True, help="process layer: instead, errors at every system call, and full disks")
 @click.option("--target", default="refbroker", show_default=True,
               help="refbroker, kafka, or a .toml file (chaos/targets); for others the disk layer does not apply")
+@click.option("--bootstrap-server", metavar="HOST:PORT", help="instead: a broker that runs already; network and client faults only")
+@click.option("--stricter/--no-stricter", default=None,
+              help="whether statements that are stricter than Kafka can be broken; by default only for refbroker")
+@click.option("--rules", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="network layer: instead, these rules for producers with and without idempotence (chaos/network/examples)")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/chaos"), show_default=True, help="where reports go")
 def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str, sweep: bool, errors: bool, target: str,
-        out: Path) -> None:
+        bootstrap_server: str | None, stricter: bool | None, rules: Path | None, out: Path) -> None:
     """Run the layers, judge everything by the contract, print the verdict table."""
+    if bootstrap_server:
+        _address(bootstrap_server)
+        target, layers = f"bootstrap={bootstrap_server}", "network"
     chosen = [layer.strip() for layer in layers.split(",") if layer.strip() and (layer.strip() != "disk" or target == "refbroker")]
     shares = LAYERS | ON_REQUEST
     if unknown := [layer for layer in chosen if layer not in shares]:
@@ -47,7 +55,9 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
     from chaos.report import Report
 
     seed = seed if seed is not None else int.from_bytes(os.urandom(4), "big")
-    console, report = _console(), Report(seed, _again(layers, seed, minutes, target, sweep, errors))
+    console, report = _console(), Report(seed, _again(layers, seed, minutes, target, sweep, errors, rules), target=target)
+    report.strict = target == "refbroker" if stricter is None else stricter
+    report.unchecked = contract.unjudged()
     console.print(f"seed {seed}: {report.again}", highlight=False)
     for line in leftovers.sweep():
         console.print(f"left by an earlier run that died: {line}", highlight=False)
@@ -59,7 +69,7 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
             if layer == "disk":
                 _run_on_simulated_disk(report, seed, seconds, depth, workers, out, progress)
             else:
-                _run_on_broker(layer, report, seed, seconds, out / layer, progress, target, sweep, errors)
+                _run_on_broker(layer, report, seed, seconds, out / layer, progress, target, sweep, errors, rules)
             progress.done()
     except KeyboardInterrupt:
         report.not_enough.append("interrupted: this is the report of what was done so far")
@@ -75,9 +85,11 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
     sys.exit(report.exit_code)
 
 
-def _again(layers: str, seed: int, minutes: float, target: str, sweep: bool, errors: bool) -> str:
+def _again(layers: str, seed: int, minutes: float, target: str, sweep: bool, errors: bool, rules: Path | None) -> str:
     """The command that makes the same run."""
-    at = ("" if target == "refbroker" else f" --target {target}") + " --sweep" * sweep + " --errors" * errors
+    name, address = target.partition("=")[::2]
+    at = "" if target == "refbroker" else f" --bootstrap-server {address}" if name == "bootstrap" else f" --target {target}"
+    at += " --sweep" * sweep + " --errors" * errors + (f" --rules {rules}" if rules else "")
     if layers == ",".join(LAYERS) and not at:
         return f"make chaos SEED={seed} MINUTES={minutes:g}"
     return f"refbroker-chaos run --layers {layers}{at} --seed {seed} --minutes {minutes:g}"
@@ -101,11 +113,12 @@ def _run_on_simulated_disk(report, seed: int, seconds: float, depth: int, worker
 
 
 def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path, progress, target: str,
-                   sweep: bool, errors: bool) -> None:
+                   sweep: bool, errors: bool, rules: Path | None) -> None:
     """The layers that need a running broker. What a broken statement left in `scratch` is kept for whoever looks."""
     from chaos.checks.history.case import Finding
     from chaos.machine import layer as machine
     from chaos.network import layer as network
+    from chaos.network.rules import BadRule
     from chaos.process import errors as failing
     from chaos.process import layer as process
     from chaos.process import sweep as sweeping
@@ -113,7 +126,7 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
 
     try:
         if layer == "network":
-            network.run(report, seed, seconds, scratch, progress, target)
+            network.run(report, seed, seconds, scratch, progress, target, rules)
         elif layer == "machine":
             machine.run(report, seed, seconds, scratch, progress, target)
         elif sweep:
@@ -122,19 +135,26 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
             failing.run(report, scratch, progress, target, seconds=seconds if target != "refbroker" else None, seed=seed)
         else:
             process.run(report, seed, seconds, scratch, progress, target)
+    except BadRule as error:
+        raise click.UsageError(f"{rules}: {error}") from None
     except TargetError as error:
         if "ended with" in str(error) or "not ready" in str(error):  # it does not come back: that is a verdict
             report.judge(layer, target, "F1", ["C2.10"], [Finding("C2.10", "does not start again", "", -1, -1, str(error))])
         else:
             report.not_run.append(f"{layer}: {error}")
-    if report.exit_code != 1:
+    if report.exit_code != 1 and not report.kept:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 @cli.command()
-@click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("plan", type=click.Path(exists=True, path_type=Path))
 def replay(plan: Path) -> None:
-    """Follow PLAN and tell its story: what was asked, lost, recovered and owed. 0: all held, 1: a statement broke."""
+    """Follow PLAN and tell its story: what was asked, lost, recovered and owed. 0: all held, 1: a statement broke.
+
+    A directory that a broken statement of a real broker left (build/chaos/process/...) is recovered and judged again.
+    """
+    if plan.is_dir():
+        _judged_again(plan)
     result = _replayed(plan, "replay")
     click.echo(result.story(), nl=False)
     click.echo("\nThe crashed image and what broke are " + ("just as" if result.as_written else "not as") + " the plan says.")
@@ -153,6 +173,25 @@ def explain(plan: Path, html: Path | None) -> None:
 
         html.write_text(render(result, str(plan)))
         click.echo(f"\ndrawn in {html}")
+
+
+def _judged_again(place: Path) -> None:
+    from chaos.process import evidence
+    from chaos.targets import TargetError
+
+    try:
+        details, findings = evidence.judge_again(place)
+    except (evidence.NoCase, TargetError) as error:
+        raise click.UsageError(str(error)) from None
+    broken = [finding for finding in findings if not finding.allowed]
+    click.echo(f"{details['target']} has recovered {place}/crashed; {len(findings) - len(broken)} losses that the contract allows.")
+    for finding in broken:
+        where = f" {finding.topic}-{finding.partition} at {finding.offset}" if finding.topic else ""
+        click.echo(f"BROKEN {finding.statement} {finding.anomaly}:{where} {finding.evidence}")
+    again = {(finding.statement, finding.anomaly) for finding in broken}
+    gone = [f"{each['statement']} {each['anomaly']}" for each in details["found"] if (each["statement"], each["anomaly"]) not in again]
+    click.echo(f"not found this time: {', '.join(dict.fromkeys(gone))}" if gone else "All that was found then was found again.")
+    sys.exit(1 if broken else 0)
 
 
 def _replayed(path: Path, command: str, *options: str):

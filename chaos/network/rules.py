@@ -6,6 +6,7 @@
     topic = "orders"       # only requests that name this topic (Produce, Fetch, OffsetCommit); default any
     nth = 3                # the third match (counted from 1); without it every match
     times = 1              # how many matches from `nth` on; default 1 with `nth`, else without end
+    per_client = true      # count the matches of each client id by themselves; default false
     action = "drop-reply"  # drop-request | drop-reply | delay | duplicate | reset | error
     delay_ms = 200         # for delay
     error = "NOT_LEADER_OR_FOLLOWER"   # for error: the name of a Kafka error code
@@ -14,10 +15,13 @@
    connection, as a network that loses something does to TCP in the end; with `hang = true` they leave it open and silent.
 2. `duplicate`: the broker gets it twice, the client one reply. `reset`: half of the frame goes out, then RST both ways.
 3. The first rule that matches acts; each rule counts its own matches.
+4. A retry of a request is a request: it counts, too.
 """
 
 import fnmatch
+import time
 import tomllib
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +36,7 @@ class BadRule(Exception):
 
 @dataclass
 class Rule:
-    """One rule; `matched` counts, so a Rule belongs to one proxy."""
+    """One rule; it counts, so a Rule belongs to one proxy. `moments`: when it acted (ns of CLOCK_MONOTONIC) and on whom."""
 
     action: str
     api: str = "*"
@@ -43,8 +47,10 @@ class Rule:
     delay_ms: int = 100
     error: str = "UNKNOWN_SERVER_ERROR"
     hang: bool = False
+    per_client: bool = False
     matched: int = field(default=0, init=False)
-    acted: int = field(default=0, init=False)
+    moments: list[tuple[int, str]] = field(default_factory=list, init=False)
+    _counts: Counter = field(default_factory=Counter, init=False)
 
     def __post_init__(self):
         if self.action not in ACTIONS:
@@ -54,6 +60,10 @@ class Rule:
         if (self.nth is not None and self.nth < 1) or (self.times is not None and self.times < 1) or self.delay_ms < 0:
             raise BadRule("nth and times count from 1, delay_ms is not negative")
 
+    @property
+    def acted(self) -> int:
+        return len(self.moments)
+
     def applies(self, key: int, name: str, client: str | None, topics: set[str]) -> bool:
         """Whether to act on this request; counts it if it matches."""
         wanted = self.api.replace("_", "").lower()
@@ -62,11 +72,13 @@ class Rule:
         if not fnmatch.fnmatchcase(client or "", self.client) or (self.topic is not None and self.topic not in topics):
             return False
         self.matched += 1
+        counted = (client or "") if self.per_client else ""
+        self._counts[counted] += 1
         first = self.nth or 1
         last = None if self.times is None and self.nth is None else first + (self.times or 1) - 1
-        if self.matched < first or (last is not None and self.matched > last):
+        if self._counts[counted] < first or (last is not None and self._counts[counted] > last):
             return False
-        self.acted += 1
+        self.moments.append((time.monotonic_ns(), client or ""))
         return True
 
 

@@ -4,13 +4,14 @@ The client is librdkafka with CRC checks on. All calls are bounded in time: a br
 failed to recover, which is a finding, not a reason to wait.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from chaos.checks.history.case import Kept
-from chaos.history import identify
+from chaos.history import identify, resembles
 from chaos.logfile import StoredSegment, partition_directories, read_partition
 
 ANSWER_SECONDS_MAX = 20.0
@@ -27,6 +28,13 @@ def create_topics(bootstrap: str, topics: dict[str, int], configs: dict[str, str
                                   request_timeout=ANSWER_SECONDS_MAX)
     for future in futures.values():
         future.result(ANSWER_SECONDS_MAX)
+
+
+def delete_topics(bootstrap: str, topics: Iterable[str]) -> None:
+    """Ask for the deletion of topics; whoever is not there, or cannot be deleted, stays."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    for future in admin.delete_topics(list(topics), request_timeout=ANSWER_SECONDS_MAX).values():
+        future.exception(ANSWER_SECONDS_MAX)
 
 
 def topic_exists(bootstrap: str, topic: str) -> bool:
@@ -46,14 +54,14 @@ def read_all(bootstrap: str, topics: dict[str, int]) -> tuple[dict, dict]:
             log[where], ends[where] = [], high
             if high > low:
                 open_partitions.add(where)
-        consumer.assign([TopicPartition(*where, log_start) for where in open_partitions for log_start in (0,)])
+        consumer.assign([TopicPartition(*where, 0) for where in open_partitions])
         while open_partitions:
             message = consumer.poll(ANSWER_SECONDS_MAX)
             if message is None:
                 raise NoAnswer(f"no more records within {ANSWER_SECONDS_MAX:.0f} s; unfinished: {sorted(open_partitions)}")
             where = (message.topic(), message.partition())
             if message.error() is None:
-                log[where].append(Kept(message.offset(), identify(message.value() or b""), message.leader_epoch() or -1))
+                log[where].append(_kept(message))
             elif message.error().code() == KafkaError._PARTITION_EOF:
                 open_partitions.discard(where)
             else:
@@ -61,6 +69,12 @@ def read_all(bootstrap: str, topics: dict[str, int]) -> tuple[dict, dict]:
     finally:
         consumer.close()
     return log, ends
+
+
+def _kept(message) -> Kept:
+    value, epoch = message.value() or b"", message.leader_epoch()
+    identity = identify(value)
+    return Kept(message.offset(), identity, -1 if epoch is None else epoch, message.timestamp()[1], None if identity else resembles(value))
 
 
 def committed_offsets(bootstrap: str, group: str, topics: dict[str, int]) -> dict[tuple[str, str, int], int]:

@@ -6,30 +6,27 @@ effect recorded, the broker is killed once more under load, and the directory is
 each cut is started, read and judged.
 """
 
-import json
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from chaos.checks import history as checks
 from chaos.checks.history.case import Case, Finding, Policy
 from chaos.checks.indexes import check_offset_index, check_time_index
-from chaos.history import History, load
 from chaos.logfile import valid_prefix
-from chaos.process import observe
+from chaos.process import evidence, observe
+from chaos.process.clients import java
+from chaos.process.load import GROUP, LIBRARIES, SERVICE_SECONDS_MAX, TOPICS, Clients, cast, wait_for_acks
 from chaos.process.recording import Recording
 from chaos.process.timeline import Strike, timeline
 from chaos.report import Report
 from chaos.targets import Process, Refbroker, make_target, policy_of
 
 LAYER = "process"
-TOPICS = {"orders": 2, "events": 1}
-GROUP = "chaos-group"
 POLICIES = {
     "none": Policy("none"), "messages=10": Policy("messages=10", messages=10), "ms=200": Policy("ms=200", ms=200),
     "messages=1": Policy("messages=1", messages=1),
@@ -40,15 +37,6 @@ PROPERTIES = {"log.segment.bytes": str(1 << 20), "log.roll.ms": "700", "log.inde
               "group.min.session.timeout.ms": "500", "auto.create.topics.enable": "false"}
 # P2: flush.ms, the flusher's period (half of it), one fsync, and the time that a reply may take on a busy machine.
 FLUSH_WINDOW_SLACK_MS = 800
-CLIENT_STOP_SECONDS_MAX = 40
-CLIENTS = (
-    {"kind": "librdkafka-producer", "name": "idem", "acks": "all", "idempotent": True, "records_per_second": 220},
-    {"kind": "librdkafka-producer", "name": "gzip", "acks": "1", "idempotent": False, "records_per_second": 80, "codec": "gzip"},
-    {"kind": "aiokafka-producer", "name": "aio", "acks": "all", "idempotent": True, "records_per_second": 90},
-    {"kind": "aiokafka-producer", "name": "zero", "acks": "0", "idempotent": False, "records_per_second": 20},
-    {"kind": "librdkafka-consumer", "name": "c1"},
-    {"kind": "aiokafka-consumer", "name": "c2"},
-)
 
 
 class Recorded(Refbroker):
@@ -63,53 +51,12 @@ class Recorded(Refbroker):
         return [sys.executable, "-m", "chaos.process.broker", str(self.record), *serve]
 
 
-class Clients:
-    """The client processes of one run, and their histories."""
-
-    def __init__(self, directory: Path, bootstrap: str, seed: int, *, topics: Iterable[str] = TOPICS, specs: Iterable[dict] = CLIENTS):
-        self.directory = directory
-        directory.mkdir(parents=True)
-        self.processes = []
-        for number, spec in enumerate(specs):
-            spec = {"bootstrap": bootstrap, "history": str(directory), "topics": list(topics), "group": GROUP,
-                    "seed": seed + number, "value_bytes": 1500, **spec}
-            errors = (directory / f"{spec['name']}.err").open("wb")
-            self.processes.append(subprocess.Popen(
-                [sys.executable, "-m", "chaos.process.client", json.dumps(spec)], stdin=subprocess.DEVNULL,
-                stdout=errors, stderr=errors))
-            errors.close()
-
-    def stop(self) -> None:
-        """Ask all to finish what is under way and leave."""
-        for process in self.processes:
-            process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + CLIENT_STOP_SECONDS_MAX
-        for process in self.processes:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def kill(self) -> None:
-        for process in self.processes:
-            process.kill()
-        for process in self.processes:
-            process.wait()
-
-    def history(self) -> History:
-        return load(str(self.directory))
-
-    def acked_any(self) -> bool:
-        return any(b'"acked"' in path.read_bytes() for path in self.directory.glob("*.jsonl"))
-
-
-def wait_for_acks(clients: Clients, seconds_max: float = 30) -> None:
-    deadline = time.monotonic() + seconds_max
-    while not clients.acked_any():
-        if time.monotonic() > deadline:
-            raise observe.NoAnswer(f"no client got a single record acked within {seconds_max:.0f} s")
-        time.sleep(0.05)
+def libraries(report: Report, target_name: str) -> tuple[str, ...]:
+    """Those that can take part; why the Java client cannot is said once."""
+    missing = java.why_not(fetch=target_name == "kafka")
+    if missing and missing not in report.not_run:
+        report.not_run.append(missing)
+    return LIBRARIES if missing else (*LIBRARIES, "java")
 
 
 def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, report: Report,
@@ -118,27 +65,26 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
     rng, policy = random.Random(f"{seed}/{policy_name}/kill"), POLICIES[policy_name]
     shutil.rmtree(directory, ignore_errors=True)
     target = make_target(target_name, str(directory / "broker"), policy=policy_of(policy_name), properties=PROPERTIES)
+    players = cast(seed, list(POLICIES).index(policy_name), libraries(report, target_name))
     target.start()
     clients = None
     findings: list[Finding] = []
     strikes: list[Strike] = []
-    kills, slowest = 0, 0.0
     try:
         observe.create_topics(target.bootstrap, TOPICS, {})
-        clients = Clients(directory / "history", target.bootstrap, seed)
+        clients = Clients(directory / "history", target.bootstrap, seed, specs=players)
         wait_for_acks(clients)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(rng.uniform(0.15, 2.4))
-            slowest = max(slowest, _kill_and_restart(target, findings, strikes))
-            kills += 1
-            progress(f"{policy_name}: {kills} kills")
+            _kill_and_restart(target, findings, strikes)
+            progress(f"{policy_name}: {len(strikes)} kills")
         clients.stop()
         struck = time.monotonic_ns()
-        slowest = max(slowest, _kill_and_restart(target, findings, strikes))
-        kills += 1
-        case = _observe(target.bootstrap, Case(policy, "F1", struck, clients.history(), {}, {}))
-        findings += checks.check_all(case)
+        _kill_and_restart(target, findings, strikes)
+        case = Case(policy, "F1", struck, clients.history(), {}, {}, outages=[(s.since, s.until) for s in strikes],
+                    load=(clients.begun, clients.ended), service_bound_ns=int(SERVICE_SECONDS_MAX * 1e9), read_on_ns=clients.read_on_ns)
+        findings += checks.check_all(_observe(target.bootstrap, case))
         findings += _times_and_files(target, directory)
         target.stop()
     finally:
@@ -146,33 +92,41 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
             clients.kill()
         if target.pid:
             target.kill()
-    judged = checks.judged(case) | {"C2.2", "C2.4", "C5.1", "C5.2", "C5.3", "C5.4", "C5.5", "C2.12"}
-    report.judge(LAYER, policy_name, "F1", judged, findings, times=kills)
-    _figures(report, policy_name, "F1", case, {"kills": kills, "slowest_restart_s": round(slowest, 2)})
+    judged = checks.judged(case) | {(each, "any") for each in ("C2.2", "C2.4", "C5.1", "C5.2", "C5.3", "C5.4", "C5.5", "C2.12")}
+    report.judge(LAYER, policy_name, "F1", judged, findings, times=len(strikes))
+    slowest = max(strike.until - strike.since for strike in strikes) / 1e9
+    gap = checks.CHECKERS["unavailable"].longest_gap([send.completed for send in case.history.acked], [], case.load)[2] / 1e9
+    _figures(report, policy_name, "F1", case, {
+        "kills": len(strikes), "slowest_restart_s": round(slowest, 2), "longest_gap_s": round(gap, 2), "clients": clients.libraries()})
     report.timelines.append(timeline(LAYER, policy_name, "F1", case.history, strikes))
+    evidence.keep(report, directory, LAYER, target, case, findings)
+    report.not_enough += [f"{policy_name}: {line}" for line in clients.deserters()]
     if not case.history.acked:
         report.not_enough.append(f"{policy_name}: nothing was acked")
 
 
-def _kill_and_restart(target: Process, findings: list[Finding], strikes: list[Strike]) -> float:
-    """SIGKILL, look at the files, start; what was the longest valid prefix must still be there. Seconds to the restart."""
+def _kill_and_restart(target: Process, findings: list[Finding], strikes: list[Strike]) -> None:
+    """SIGKILL, look at the files, start; what was the longest valid prefix must still be there. The files as the kill left them are
+    kept beside the target's directory: those of the last kill, and of one after which something was dropped."""
     killed = time.monotonic_ns()
     target.kill()
     data_dir = Path(target.data_directory)
+    crashed = evidence.crashed_copy(target)
     before = {where: valid_prefix(segments) for where, segments in observe.read_files(data_dir, TOPICS).items()}
-    began = time.monotonic()
     target.start()
-    took = time.monotonic() - began
     strikes.append(Strike("SIGKILL", killed, time.monotonic_ns()))
     after = observe.read_files(data_dir, TOPICS)
+    dropped = []
     for where, batches in before.items():
         kept = valid_prefix(after.get(where, []))
         for number, batch in enumerate(batches):
             if number >= len(kept) or kept[number].data != batch.data:
-                findings.append(Finding("C2.4", "over-truncation", *where, batch.base_offset,
-                                        f"the batch was whole in the file after the kill; recovery kept {len(kept)} of {len(batches)}"))
+                dropped.append(Finding("C2.4", "over-truncation", *where, batch.base_offset,
+                                       f"the batch was whole in the file after kill {len(strikes)}; recovery kept {len(kept)} of {len(batches)}"))
                 break
-    return took
+    if dropped:
+        kept_as = crashed.rename(crashed.with_name(f"crashed-{len(strikes)}"))
+        findings += [replace(each, evidence=f"{each.evidence}; the files before it: {kept_as}") for each in dropped]
 
 
 def _observe(bootstrap: str, case: Case) -> Case:
@@ -246,11 +200,12 @@ def power_rounds(policy_name: str, seconds: float, cuts: int, seed: int, directo
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     target = Recorded(str(directory / "broker"), policy=policy_of(policy_name), properties=PROPERTIES, record=directory / "record")
+    players = cast(seed, list(POLICIES).index(policy_name) + 1, libraries(report, "refbroker"))
     target.start()
     clients = None
     try:
         observe.create_topics(target.bootstrap, TOPICS, {})
-        clients = Clients(directory / "history", target.bootstrap, seed)
+        clients = Clients(directory / "history", target.bootstrap, seed, specs=players)
         wait_for_acks(clients)
         time.sleep(seconds + rng.random())
         struck = time.monotonic_ns()
@@ -268,17 +223,19 @@ def power_rounds(policy_name: str, seconds: float, cuts: int, seed: int, directo
     for number in range(cuts):
         keep = (0.0, 0.5, 0.9)[number % 3]
         place = directory / f"cut{number}"
-        taken = recording.cut(place / "data", rng, keep)
+        taken = recording.cut(place / "crashed", rng, keep)
         case = Case(policy, "F2", struck, history, {}, {}, durable_end={w: durable.get(w, 0) for w in _partitions()},
                     offsets_durable=policy.kind == "P3",
                     flush_window_ns=((policy.ms or 0) * 3 // 2 + FLUSH_WINDOW_SLACK_MS) * 1_000_000)
-        lost_total += _judge_cut(place, case, findings, taken)
-        judged |= checks.judged(case) | {"C2.2", "C5.1", "C5.2", "C5.3"}
+        found = _judge_cut(report, place, case, taken)
+        findings += found
+        lost_total += len(checks.lost.missing(case))
+        judged |= checks.judged(case) | {(each, "any") for each in ("C2.2", "C5.1", "C5.2", "C5.3")}
         progress(f"{policy_name}: power cut {number + 1} of {cuts}")
     report.judge(LAYER, policy_name, "F2", judged, findings, times=cuts)
     _figures(report, policy_name, "F2", case, {
         "cuts": cuts, "effects": recording.effects, "unsynced_bytes": recording.unsynced_bytes,
-        "unsynced_entries": recording.unsynced_entries, "lost_over_all_cuts": lost_total})
+        "unsynced_entries": recording.unsynced_entries, "lost_over_all_cuts": lost_total, "clients": clients.libraries()})
     report.timelines.append(timeline(LAYER, policy_name, "F2", history, [Strike("power cut", struck)]))
     if not history.acked:
         report.not_enough.append(f"{policy_name}: nothing was acked before the power cut")
@@ -290,18 +247,20 @@ def _partitions() -> list[tuple[str, int]]:
     return [(topic, number) for topic, count in TOPICS.items() for number in range(count)]
 
 
-def _judge_cut(place: Path, case: Case, findings: list[Finding], taken: list[str]) -> int:
-    """Start a broker on what the power cut left, read and judge it; returns how many acked records are gone."""
-    target = Refbroker(str(place), policy=policy_of(case.policy.name), properties=PROPERTIES)
+def _judge_cut(report: Report, place: Path, case: Case, taken: list[str]) -> list[Finding]:
+    """Start a broker on what the power cut left, read and judge it."""
+    target = Refbroker(str(place / "broker"), policy=policy_of(case.policy.name), properties=PROPERTIES)
+    shutil.copytree(place / "crashed", target.data_directory)
     target.start()
     try:
         _observe(target.bootstrap, case)
     finally:
         target.kill()
-    evidence = f" [{len(taken)} effects taken; {place}]"
-    for finding in [*checks.check_all(case), *check_files(Path(target.data_directory), TOPICS)]:
-        findings.append(Finding(**{**vars(finding), "evidence": finding.evidence + evidence}))
-    return len(checks.lost.missing(case))
+    text = f" [{len(taken)} effects taken; {place}]"
+    found = [replace(finding, evidence=finding.evidence + text)
+             for finding in [*checks.check_all(case), *check_files(Path(target.data_directory), TOPICS)]]
+    evidence.keep(report, place, LAYER, target, case, found, ["what the power cut took:", *taken])
+    return found
 
 
 def _figures(report: Report, policy: str, fault: str, case: Case, more: dict) -> None:
