@@ -73,6 +73,11 @@ class FrameReader:
         return self._view[SIZE_BYTES:end] if self.received_bytes >= end else None
 
     @property
+    def announced(self) -> bool:
+        """Is the size of the frame that is being received known?"""
+        return self._size >= 0
+
+    @property
     def is_large(self) -> bool:
         """Does the frame that is being received count against queued.max.request.bytes?"""
         return self._size > SMALL_FRAME_BYTES

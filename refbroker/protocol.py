@@ -103,12 +103,12 @@ class Api:
 
     def encode_request(self, version: int, value: Mapping[str, Any]) -> list[Any]:
         writer = Writer()
-        self.request.codec(version, version >= self.flexible)[1](writer, value)
+        self.request.writer(version, version >= self.flexible)(writer, value)
         return writer.parts()
 
     def encode_response(self, version: int, value: Mapping[str, Any]) -> list[Any]:
         writer = Writer()
-        self.response.codec(version, version >= self.flexible)[1](writer, value)
+        self.response.writer(version, version >= self.flexible)(writer, value)
         return writer.parts()
 
     def body_position(self, header: RequestHeader, view: memoryview) -> int:
@@ -134,7 +134,7 @@ class Api:
         flexible = version >= self.flexible
         if flexible and self.key != API_VERSIONS_KEY:
             writer.append(0)
-        self.response.codec(version, flexible)[1](writer, value)
+        self.response.writer(version, flexible)(writer, value)
         _SIZE_AND_CORRELATION.pack_into(writer, 0, len(writer) + writer.inserted_bytes - 4, correlation_id)
         return writer.parts()
 

@@ -213,10 +213,14 @@ class Server:
                 self._loop.call_soon(self._on_readable, connection)
 
     def _serve_request(self, connection: Connection) -> bool:
-        """One request and its response. False where there is no whole request now, or its response must wait."""
-        frame = connection.frames.next() or self._receive(connection)
+        """One request and its response. True where more has come with it, False where there was no whole request, or
+        its response must wait."""
+        connection.started = connection.waiting_since  # where the frame came with the one before it
+        frame = connection.frames.next()
         if frame is None:
-            return False
+            frame = self._receive(connection)
+            if frame is None:
+                return False
         connection.waiting_since = None
         api, header, response = self._answer(connection, frame)
         if iscoroutine(response):
@@ -227,13 +231,11 @@ class Server:
             self._work(connection, api, unsent)
             return False
         self._responded(connection, api)
-        return True
+        return connection.frames.received_bytes > 0
 
     def _receive(self, connection: Connection) -> memoryview | None:
         """A whole frame, or None while there is none. Raises Refused, OSError."""
         frames = connection.frames
-        if not frames.received_bytes:
-            connection.started = connection.waiting_since = self._loop.time()
         while True:
             space = frames.space()
             try:
@@ -245,8 +247,11 @@ class Server:
                 frames.end()
                 self._close(connection)
                 return None
+            was_announced = frames.announced
             frames.received(count)
             frame = frames.next()
+            if frames.announced and not was_announced:
+                connection.started = connection.waiting_since = self._loop.time()
             if frames.is_large:
                 self._bound(connection)
             if frame is not None or count < len(space):

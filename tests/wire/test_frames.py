@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refbroker.frames import POOLED_BUFFER_BYTES_MAX, SMALL_FRAME_BYTES, FramePool, FrameReader, Refused
@@ -13,6 +13,7 @@ FRAMES = st.lists(SIZES, min_size=1, max_size=12)
 PIECES = st.lists(st.integers(1, 70_000), min_size=1, max_size=20)
 
 
+@settings(deadline=None)
 @given(FRAMES, PIECES)
 def test_frames_come_out_as_they_were_sent(sizes, pieces):
     frames = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
