@@ -1,9 +1,9 @@
 # Two commands do everything on a fresh machine with Python >= 3.11: `make chaos` and `make test`.
 #
-#   make chaos [SEED=n] [MINUTES=n] [DEPTH=n] [WORKERS=n]   kill, cut the power, and judge what is lost
+#   make chaos [SEED=n] [MINUTES=n] [DEPTH=n] [WORKERS=n|dask://host:port]   kill, cut the power, and judge what is lost
 #   make test                                               all tests that need Python only
 #   make test-clients                                       Java, librdkafka, kcat, franz-go, kafkajs: what is installed
-#   make mutants                                            broken variants of the broker, each of which must be found
+#   make mutants [ARGS="--sample 10"]                       broken variants of the broker, each of which must be found
 #   make bench [ARGS="--against kafka --quick"]             throughput and latency, beside Apache Kafka's
 PYTHON ?= python3
 VENV := .venv
@@ -30,7 +30,7 @@ test-clients: setup
 	$(VENV)/bin/pytest -m clients -rs tests/clients tests/interop
 
 mutants: setup
-	$(VENV)/bin/refbroker-chaos mutants
+	$(VENV)/bin/refbroker-chaos mutants $(ARGS)
 
 bench: setup
 	$(VENV)/bin/refbroker bench $(ARGS)

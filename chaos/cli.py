@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from chaos import contract, leftovers
+from chaos.mutants.cli import mutants
 
 USAGE, INTERNAL = 64, 70
 LAYERS = {"disk": 0.5, "process": 0.36, "network": 0.14}  # and their shares of the time
@@ -122,6 +123,7 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
     from chaos.process import errors as failing
     from chaos.process import layer as process
     from chaos.process import sweep as sweeping
+    from chaos.process.observe import NoAnswer, Unreadable
     from chaos.targets import TargetError
 
     try:
@@ -142,6 +144,10 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
             report.judge(layer, target, "F1", ["C2.10"], [Finding("C2.10", "does not start again", "", -1, -1, str(error))])
         else:
             report.not_run.append(f"{layer}: {error}")
+    except Unreadable as error:
+        report.judge(layer, target, "F1", ["C2.6"], [Finding("C2.6", "unreadable", error.topic, error.partition, -1, str(error))])
+    except NoAnswer as error:
+        report.judge(layer, target, "F1", ["C1.16"], [Finding("C1.16", "no answer", "", -1, -1, str(error))])
     if report.exit_code != 1 and not report.kept:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -239,27 +245,7 @@ def proxy(upstream: str, listen: str, rules: Path | None) -> None:
     asyncio.run(serve())
 
 
-@cli.command()
-@click.option("--seconds", type=click.FloatRange(min=1), default=120.0, show_default=True, help="processor time for each mutant")
-@click.option("--sample", type=click.IntRange(min=1), help="so many of them, chosen by the seed, and one harmless change")
-@click.option("--seed", type=int, default=1, show_default=True, help="decides the sample, and the order of the hunt")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("build/mutants"), show_default=True, help="where the score goes")
-@click.option("--plans", type=click.Path(file_okay=False, path_type=Path),
-              help="shrink the crash that finds a bug, and write NAME/plan.json, story.txt and page.html there")
-@click.argument("names", nargs=-1)
-def mutants(seconds: float, sample: int | None, seed: int, out: Path, plans: Path | None, names: tuple[str, ...]) -> None:
-    """Plant bugs in the broker, and see whether the lab finds them: all, or those of the NAMES (of mutants or classes)."""
-    from chaos.mutants import run as hunting
-
-    began = time.monotonic()
-    leftovers.mark()
-    outcomes = hunting.run(seconds=seconds, seed=seed, sample=sample, names=names, plans=plans, say=click.echo)
-    if not outcomes:
-        raise click.UsageError(f"no mutant or class is called {', '.join(names)}")
-    hunting.write(outcomes, out)
-    good = all(outcome.good for outcome in outcomes)
-    click.echo(f"{hunting.summary(outcomes)}\n{time.monotonic() - began:.0f} s, seed {seed}; {out}/mutants.json; exit {0 if good else 1}")
-    sys.exit(0 if good else 1)
+cli.add_command(mutants)
 
 
 def _address(text: str) -> tuple[str, int]:

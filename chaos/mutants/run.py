@@ -22,12 +22,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from chaos.mutants.catalogue import PYTEST, Misplaced, Mutant, load
+from chaos.mutants.catalogue import HARMLESS, PYTEST, Misplaced, Mutant
 from chaos.mutants.trees import command, planted_tree, run_there
 
 TEST_SECONDS_MAX = 600
 TEST_TIMEOUT = 60  # seconds for one test: some bugs make one wait for ever
-PROCESSES = 2
+BEGIN, END = "<!-- the score of make mutants -->", "<!-- end of the score -->"
 WALL_FACTOR = 60  # a hunt's time is the processor's; on a crowded machine it takes so much longer at most
 
 
@@ -51,13 +51,11 @@ class Outcome:
         return not self.found if self.harmless else self.killed_by is not None
 
 
-def run(*, seconds: float, seed: int, sample: int | None = None, names: tuple[str, ...] = (), harmless_seconds: float = 20.0,
-        plans: Path | None = None, say: Callable[[str], None] = print) -> list[Outcome]:
-    """All mutants, those of the given names, or a seeded sample with one harmless change. With `plans`, the crash that killed
-    a mutant is shrunk and written to a directory of its name there."""
-    chosen = choose(load(), seed, sample, names)
+def run(chosen: list[Mutant], *, seconds: float, seed: int, harmless_seconds: float = 20.0, plans: Path | None = None,
+        processes: int = 2, say: Callable[[str], None] = print) -> list[Outcome]:
+    """Hunt each of them. With `plans`, the crash that killed a mutant is shrunk and written to a directory of its name there."""
     outcomes: list[Outcome] = []
-    with ThreadPoolExecutor(PROCESSES) as pool:
+    with ThreadPoolExecutor(processes) as pool:
         work = {pool.submit(_hunt_one, mutant, harmless_seconds if mutant.is_harmless else seconds, seed, plans): mutant for mutant in chosen}
         tests = sorted({mutant.hunt for mutant in chosen if mutant.hunt.startswith(PYTEST)})
         work |= {pool.submit(_unplanted, test): None for test in tests}
@@ -68,12 +66,13 @@ def run(*, seconds: float, seed: int, sample: int | None = None, names: tuple[st
     return sorted(outcomes, key=lambda outcome: (outcome.harmless, outcome.kind, outcome.mutant))
 
 
-def choose(mutants: list[Mutant], seed: int, sample: int | None, names: tuple[str, ...]) -> list[Mutant]:
+def choose(mutants: list[Mutant], names: tuple[str, ...] = (), sample: int | None = None, pick: int = 0) -> list[Mutant]:
+    """All, those of the given names (of mutants or classes), or a sample that the seed `pick` draws, with one harmless change."""
     if names:
         return [mutant for mutant in mutants if mutant.name in names or mutant.kind in names]
     if sample is None:
         return mutants
-    rng = random.Random(seed)
+    rng = random.Random(pick)
     harmful = [mutant for mutant in mutants if not mutant.is_harmless]
     return rng.sample(harmful, min(sample, len(harmful))) + [rng.choice([mutant for mutant in mutants if mutant.is_harmless])]
 
@@ -154,29 +153,34 @@ def line(outcome: Outcome, number: int, count: int) -> str:
     return f"[{number}/{count}] {outcome.seconds:6.1f} s  {outcome.kind}/{outcome.mutant}: {verdict}"
 
 
-def summary(outcomes: list[Outcome]) -> str:
-    """The table by class, in Markdown, and what is not as it should be."""
+def summary(outcomes: list[Outcome], how: str) -> str:
+    """The table by class, in Markdown, how it was measured, and what is not as it should be."""
     harmful = [outcome for outcome in outcomes if not outcome.harmless]
-    harmless = [outcome for outcome in outcomes if outcome.harmless]
-    lines = ["| Class | Planted | Killed | Median time to kill | By |", "|---|---|---|---|---|"]
-    for kind in sorted({outcome.kind for outcome in harmful}):
-        lines.append(_row(kind, [outcome for outcome in harmful if outcome.kind == kind]))
-    if harmful:
-        lines.append(_row("all", harmful))
-    flagged = [outcome for outcome in harmless if not outcome.good]
-    lines += ["", f"harmless changes: {len(harmless) - len(flagged)} of {len(harmless)} not flagged"]
-    lines += [f"not as it should be: {line(outcome, 1, 1).partition('] ')[2].strip()}" for outcome in outcomes if not outcome.good]
+    harmless = [outcome for outcome in outcomes if outcome.kind == HARMLESS]
+    lines = ["| Class | Planted | Killed | Median time to kill |", "|---|---|---|---|"]
+    lines += [_row(kind, [outcome for outcome in harmful if outcome.kind == kind]) for kind in sorted({outcome.kind for outcome in harmful})]
+    lines += [_row("all", harmful)] if harmful else []
+    lines += ["", f"Harmless changes: {len(harmless)} planted, {sum(not outcome.good for outcome in harmless)} flagged. Measured by {how}."]
+    lines += [f"Not as it should be: {line(outcome, 1, 1).partition('] ')[2].strip()}" for outcome in outcomes if not outcome.good]
     return "\n".join(lines)
 
 
 def _row(kind: str, outcomes: list[Outcome]) -> str:
     killed = [outcome for outcome in outcomes if outcome.good]
     median = f"{statistics.median(outcome.seconds for outcome in killed):.1f} s" if killed else "-"
-    by = sorted({"a test" if "::" in outcome.killed_by else outcome.killed_by for outcome in killed})
-    return f"| {kind} | {len(outcomes)} | {len(killed)} | {median} | {'' if kind == 'all' else ', '.join(by)} |"
+    return f"| {kind} | {len(outcomes)} | {len(killed)} | {median} |"
 
 
-def write(outcomes: list[Outcome], out: Path) -> None:
+def write(outcomes: list[Outcome], text: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "mutants.json").write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
-    (out / "mutants.md").write_text(summary(outcomes) + "\n")
+    (out / "mutants.md").write_text(text + "\n")
+
+
+def publish(text: str, page: Path) -> None:
+    """Put the score between the markers of a page. Raises ValueError where there are none."""
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no lines {BEGIN} and {END}")
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")

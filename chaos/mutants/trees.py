@@ -47,12 +47,13 @@ def planted_here() -> str | None:
 
 
 def command(module: str, *arguments: object) -> list[str]:
-    """Runs a module of the tree that `environment` names, whatever the current directory holds (-P)."""
-    return [sys.executable, "-P", "-m", module, *map(str, arguments)]
+    """Runs a module of the tree that `environment` names."""
+    return [sys.executable, "-m", module, *map(str, arguments)]
 
 
 def environment(tree: Path) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    """For processes that run that tree, they and their children, whatever the current directory holds (a safe path leaves it out)."""
+    return os.environ | {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def run_there(arguments: list[str], tree: Path, seconds_max: float) -> tuple[int, str, str]:

@@ -21,6 +21,14 @@ class NoAnswer(Exception):
     """The broker did not answer within the bound."""
 
 
+class Unreadable(NoAnswer):
+    """It answered with something that the client refuses: a batch whose CRC is not its own, say."""
+
+    def __init__(self, topic: str, partition: int, text: str):
+        super().__init__(f"{topic}-{partition}: {text}")
+        self.topic, self.partition = topic, partition
+
+
 def create_topics(bootstrap: str, topics: dict[str, int], configs: dict[str, str]) -> None:
     """Create topics and return when the broker has said that they exist."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
@@ -65,7 +73,7 @@ def read_all(bootstrap: str, topics: dict[str, int]) -> tuple[dict, dict]:
             elif message.error().code() == KafkaError._PARTITION_EOF:
                 open_partitions.discard(where)
             else:
-                raise NoAnswer(f"{where}: {message.error()}")
+                raise Unreadable(*where, str(message.error()))
     finally:
         consumer.close()
     return log, ends

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chaos.checks import history as checks
+from chaos.checks import returned
 from chaos.checks.history.case import Case, Finding, Policy
 from chaos.checks.indexes import check_offset_index, check_time_index
 from chaos.logfile import valid_prefix
@@ -229,8 +230,8 @@ def power_rounds(policy_name: str, seconds: float, cuts: int, seed: int, directo
                     flush_window_ns=((policy.ms or 0) * 3 // 2 + FLUSH_WINDOW_SLACK_MS) * 1_000_000)
         found = _judge_cut(report, place, case, taken)
         findings += found
-        lost_total += len(checks.lost.missing(case))
-        judged |= checks.judged(case) | {(each, "any") for each in ("C2.2", "C5.1", "C5.2", "C5.3")}
+        lost_total += len(checks.lost.missing(case)) if case.log else 0
+        judged |= checks.judged(case) | {(each, "any") for each in ("C2.2", "C5.1", "C5.2", "C5.3", *returned.STATEMENTS)}
         progress(f"{policy_name}: power cut {number + 1} of {cuts}")
     report.judge(LAYER, policy_name, "F2", judged, findings, times=cuts)
     _figures(report, policy_name, "F2", case, {
@@ -251,14 +252,10 @@ def _judge_cut(report: Report, place: Path, case: Case, taken: list[str]) -> lis
     """Start a broker on what the power cut left, read and judge it."""
     target = Refbroker(str(place / "broker"), policy=policy_of(case.policy.name), properties=PROPERTIES)
     shutil.copytree(place / "crashed", target.data_directory)
-    target.start()
-    try:
-        _observe(target.bootstrap, case)
-    finally:
-        target.kill()
-    text = f" [{len(taken)} effects taken; {place}]"
-    found = [replace(finding, evidence=finding.evidence + text)
-             for finding in [*checks.check_all(case), *check_files(Path(target.data_directory), TOPICS)]]
+    found = returned.check_small_files(Path(target.data_directory))
+    whole, unread = returned.started_and_read(target, lambda: _observe(target.bootstrap, case))
+    found += unread + check_files(Path(target.data_directory), TOPICS) + (checks.check_all(case) if whole else [])
+    found = [replace(finding, evidence=f"{finding.evidence} [{len(taken)} effects taken; {place}]") for finding in found]
     evidence.keep(report, place, LAYER, target, case, found, ["what the power cut took:", *taken])
     return found
 

@@ -47,7 +47,7 @@ def main() -> None:
 def test_two_dask_workers_find_what_one_process_finds():
     pytest.importorskip("distributed", reason="not run: Dask is not installed (pip install 'refbroker[dask]')")
     with trees.planted_tree(catalogue.named("epoch-zero-does-not-count")) as tree:
-        done = subprocess.run([sys.executable, "-P", __file__], env=trees.environment(tree), cwd=tree, capture_output=True, text=True, timeout=200)
+        done = subprocess.run([sys.executable, __file__], env=trees.environment(tree), cwd=tree, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout)
     assert result["differ"] == []

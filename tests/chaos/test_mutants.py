@@ -19,7 +19,7 @@ CLASSES = {
     "offset-reuse", "epochs", "indexes", "producers", "retention", "group-offsets", "errors", "visibility",
 }  # fmt: skip
 KNOWN = {
-    "CRC check off in recovery", "fsync a no-op", "recovery keeps a torn tail", "duplicate detection off", "high watermark ahead of the end",
+    "CRC check off in recovery", "fsync a no-op", "recovery keeps a torn tail", "duplicate detection off", "group offsets not flushed", "high watermark ahead of the end",
 }  # fmt: skip
 
 
@@ -74,15 +74,26 @@ def test_a_mutant_that_lost_its_ground_is_refused(change, complaint):
 
 
 def test_a_sample_is_the_seeds():
-    first, again, other = (run.choose(MUTANTS, seed, 8, ()) for seed in (1, 1, 2))
+    first, again, other = (run.choose(MUTANTS, sample=8, pick=seed) for seed in (1, 1, 2))
     assert first == again != other
     assert len(first) == 9 and sum(mutant.is_harmless for mutant in first) == 1
 
 
 def test_the_lab_kills_one_and_lets_one_live():
     """End to end: copies, processes, verdicts."""
-    outcomes = run.run(seconds=60, seed=1, names=("high-watermark-ahead-of-the-end", "flush-syncs-in-the-other-order"), harmless_seconds=2, say=str)
+    chosen = run.choose(MUTANTS, ("high-watermark-ahead-of-the-end", "flush-syncs-in-the-other-order"))
+    outcomes = run.run(chosen, seconds=60, seed=1, harmless_seconds=2, say=str)
     assert {outcome.mutant: (outcome.killed_by, outcome.good) for outcome in outcomes} == {
         "high-watermark-ahead-of-the-end": ("C4.1", True), "flush-syncs-in-the-other-order": (None, True),
     }  # fmt: skip
-    assert "| visibility | 1 | 1 |" in run.summary(outcomes)
+    assert "| visibility | 1 | 1 |" in run.summary(outcomes, "this test")
+
+
+def test_a_score_goes_between_the_markers(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"above\n{run.BEGIN}\nold\n{run.END}\nbelow\n")
+    run.publish("new", page)
+    assert page.read_text() == f"above\n{run.BEGIN}\nnew\n{run.END}\nbelow\n"
+    page.write_text("no markers")
+    with pytest.raises(ValueError, match="has no lines"):
+        run.publish("new", page)
