@@ -16,7 +16,7 @@ from chaos import contract, leftovers
 from chaos.mutants.cli import mutants
 
 USAGE, INTERNAL = 64, 70
-LAYERS = {"disk": 0.5, "process": 0.36, "network": 0.14}  # and their shares of the time
+LAYERS = {"disk": 0.5, "process": 0.24, "device": 0.12, "network": 0.14}  # and their shares of the time
 ON_REQUEST = {"machine": 0.5}  # layers that run only where --layers names them
 DEFAULT_MINUTES = 4.0
 
@@ -117,6 +117,7 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
                    sweep: bool, errors: bool, rules: Path | None) -> None:
     """The layers that need a running broker. What a broken statement left in `scratch` is kept for whoever looks."""
     from chaos.checks.history.case import Finding
+    from chaos.device import layer as device
     from chaos.machine import layer as machine
     from chaos.network import layer as network
     from chaos.network.rules import BadRule
@@ -129,6 +130,8 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
     try:
         if layer == "network":
             network.run(report, seed, seconds, scratch, progress, target, rules)
+        elif layer == "device":
+            device.run(report, seed, seconds, scratch, progress, target)
         elif layer == "machine":
             machine.run(report, seed, seconds, scratch, progress, target)
         elif sweep:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from chaos.checks.history.case import ANY, Finding
-from chaos.contract import STATEMENTS, STRICTER
+from chaos.contract import SANITY, STATEMENTS, STRICTER
 
 HELD, BROKEN, NOT_ENOUGH = 0, 1, 2
 EXAMPLES_MAX = 5  # findings of one row that are written out
@@ -88,7 +88,7 @@ class Report:
         findings = list(findings)
         pairs = {(each, ANY) if isinstance(each, str) else each for each in statements}
         for statement, acks in pairs | {(finding.statement, finding.acks) for finding in findings}:
-            assert statement in STATEMENTS, statement
+            assert statement in STATEMENTS or statement in SANITY, statement
             self.rows.setdefault(Place(layer, statement, policy, fault, acks), Row()).judged += times
         for finding in findings:
             row = self.rows[Place(layer, finding.statement, policy, fault, finding.acks)]

@@ -7,6 +7,10 @@ closed segment's time index ends with its largest timestamp.
 Not verified: how fast.
 """
 
+from functools import lru_cache
+
+from kafka.record.default_records import DefaultRecordBatch
+
 from chaos.checks.crash import ROOT, Image, Problem, RecoveredPartition
 from chaos.checks.indexes import check_offset_index, check_time_index
 from chaos.logfile import StoredSegment
@@ -49,7 +53,7 @@ def _check_reads(partition, log: RecoveredPartition) -> list[Problem]:
 
 
 def _check_times(partition, log: RecoveredPartition) -> list[Problem]:
-    records = [(timestamp, offset) for batch in log.run.batches for offset, timestamp in times_of(batch)
+    records = [(timestamp, offset) for batch in log.run.batches for offset, timestamp in times_of(batch.data)
                if log.log_start_offset <= offset < log.high_watermark]
     found = []
     for target in _targets(records):
@@ -68,9 +72,10 @@ def _targets(records: list[tuple[int, int]]) -> list[int]:
     return sorted(chosen | {time + 1 for time in chosen})
 
 
-def times_of(batch) -> list[tuple[int, int]]:
-    """(offset, timestamp) of each record. The lab's batches have records one millisecond apart, ending at the largest."""
-    return [(batch.base_offset + delta, batch.max_timestamp - (batch.count - 1) + delta) for delta in range(batch.count)]
+@lru_cache(maxsize=20_000)
+def times_of(batch: bytes) -> list[tuple[int, int]]:
+    """(offset, timestamp) of each record, as kafka-python reads it."""
+    return [(record.offset, record.timestamp) for record in DefaultRecordBatch(batch)]
 
 
 def check_index_files(log: RecoveredPartition, after: Image) -> list[Problem]:

@@ -21,6 +21,7 @@ from chaos.disk.model import ENTRIES, Event
 from chaos.disk.profiles import Platters, Profile, apply_to_content, apply_to_dirs, tree_of
 
 PART_STATES_MAX = 512  # combinations built for one part: four pending writes with all their torn forms are more already
+PAGE_BYTES = 4096
 SECTOR_BYTES = 512  # where a torn write may be cut besides its own landmarks
 
 
@@ -263,7 +264,7 @@ def _versions(base: bytes, pending: list[tuple[int, Event]]) -> tuple[bytes, lis
 
 
 def _size_axis(base: bytes, pending: list[tuple[int, Event]]) -> tuple[list[int], Axis]:
-    """The sizes that the file has had, the latest first."""
+    """The sizes that the file has had, the latest first, the durable one last."""
     sizes = [len(base)]
     before: list[tuple[int, Event]] = []
     content = base
@@ -277,6 +278,11 @@ def _size_axis(base: bytes, pending: list[tuple[int, Event]]) -> tuple[list[int]
         if sizes[place] not in found:
             found.append(sizes[place])
             choices.append(Choice(f"before #{before[place][0]}", before[place][1], "size lost"))
+    for index, event in pending:  # a size may go from page to page, as writeback does
+        cut = (event.position + len(event.data) - 1) // PAGE_BYTES * PAGE_BYTES - event.position
+        if event.kind != "truncate" and cut > 0 and event.position + cut not in found:
+            found.insert(1, event.position + cut)
+            choices.insert(1, Choice(f"{cut} bytes of #{index}", event, "size lost"))
     return found, Axis("size", choices)
 
 

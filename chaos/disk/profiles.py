@@ -10,7 +10,8 @@ a completed fsync of their directory are there. Everything else is up to the pro
 | posix | its file or directory | each write kept, lost, zeros, garbage or torn, on its own | any size the file had | each on its own |
 | sector512 | same | each sector of 512 as after any write to it | any | each on its own |
 | sector4096 | same | each page of 4096 as after any write to it | any | each on its own |
-| append-prefix | same | the writes of a file up to some byte | with the data | each on its own |
+| size-first | all entries and truncations before it too | each sector of 512 as after any write to it | any, ahead of the data too | a prefix of all |
+| append-prefix | its file or directory | the writes of a file up to some byte | with the data | each on its own |
 | ordered | a directory: all entries before it too | same | with the data | a prefix of all, in order |
 | journal | all entries and truncations before it too | same | with the data | a prefix of all |
 | strict | everything before it | a prefix of all effects of all files | with the data | in the same prefix |
@@ -22,6 +23,7 @@ the strong ones first, so that a state is labelled with the strongest disk on wh
 and what is pending; `spaces.py` turns the pending effects into choices.
 """
 
+from copy import copy
 from typing import NamedTuple
 
 from chaos.disk.model import ENTRIES, Event, SimDisk
@@ -51,16 +53,20 @@ PROFILES = (
     Profile("sector4096", "file", "sectors", "independent", 4096,
             "The same with pages of 4096: ext4 -o data=writeback or XFS with size updates lost, on an advanced-format disk or an SSD "
             "with power-loss protection for the page in flight."),
+    Profile("size-first", "journal", "sectors", "ordered", 512,
+            "The journal commits the size of a file before its data are written: ext4 -o data=ordered, the default on most Linux systems. "
+            "Its fsync commits every entry before it, but the new sizes of other files with them, so that after a power cut a file that "
+            "was being appended to ends with zeros. The device layer has seen each of these things on a real ext4."),
     Profile("append-prefix", "file", "prefix", "independent", 0,
             "The size of a file grows only when its data are there (SQLite calls it SAFE_APPEND), so that what is left of a file is "
-            "what it was at some byte of its history. Delayed allocation in ext4 -o data=ordered and size updates at write completion "
-            "in XFS do this; here without their journal's order between entries, as on f2fs with -o fsync_mode=posix."),
+            "what it was at some byte of its history, as where sizes are updated at write completion. Entries have no order: btrfs, whose fsync "
+            "writes the file and its name to a log of their own, past earlier entries."),
     Profile("ordered", "ordered", "prefix", "ordered", 0,
             "Creations, renames and unlinks reach the disk in the order in which they were made: a metadata journal (XFS). An fsync of "
             "a directory takes all earlier ones with it; an fsync of a file does not help the entry of another."),
     Profile("journal", "journal", "prefix", "ordered", 0,
-            "Any fsync commits the whole running transaction: every entry and truncation before it. ext4 -o data=ordered, the default "
-            "on most Linux systems. Forgotten directory syncs hide here."),
+            "Any fsync commits the whole running transaction, every entry and truncation before it, and sizes wait for data: ext4 "
+            "-o data=ordered as it is mostly imagined. Forgotten directory syncs hide here, as they do under size-first."),
     Profile("strict", "all", "strict", "ordered", 0,
             "One order for everything, an fsync is a barrier for all: ext4 -o data=journal, -o sync mounts, ZFS with sync=always. What "
             "is lost here is lost for lack of any fsync at all, or by an order that the program itself got wrong."),
@@ -118,6 +124,14 @@ class Platters:
             head, _, name = path.rpartition("/")
             self.dirs.setdefault(numbers[head or "/"], {})[name] = number
         assert len(numbers) == disk.born
+
+    def copy(self) -> "Platters":
+        """One that can be fed on its own; contents are shared, being immutable."""
+        other = copy(self)
+        other.base, other.entries, other.sequence = dict(self.base), list(self.entries), list(self.sequence)
+        other.dirs = {number: dict(names) for number, names in self.dirs.items()}
+        other.pending = {inode: list(pending) for inode, pending in self.pending.items()}
+        return other
 
     def feed(self, event: Event) -> None:
         index = self.fed

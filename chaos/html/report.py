@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chaos.checks.history.case import ANY
-from chaos.contract import STATEMENTS
+from chaos.contract import SANITY, STATEMENTS
 from chaos.html import chart
 from chaos.html.page import banner, bullets, escape, facts, number, page, table
 from chaos.report import Place
@@ -119,7 +119,7 @@ def _broken(report, limits: Limits) -> Iterator[str]:
     for key, row in broken[:limits.failures]:
         layer, statement, policy, fault, _ = key
         yield f'<section class=failure id="{_anchor(key)}"><h3>{escape(key.label)}: {escape(_title(statement))}</h3>'
-        yield f"<p class=soft>{escape(f'{layer} layer, {fault} {FAULTS.get(fault, str())}, policy {policy}: {number(len(row.broken))} of {number(row.judged)} judgements')}</p>"
+        yield f"<p class=soft>{escape(f'{layer} layer, {fault} {FAULTS.get(fault.split()[0], str())}, policy {policy}: {number(len(row.broken))} of {number(row.judged)} judgements')}</p>"
         yield "<ul>" + "".join(f"<li>{_finding(finding)}</li>" for finding in row.broken[:EXAMPLES_MAX]) + "</ul>"
         mine = [path for path in plans if (plans[path].get("statement"), plans[path].get("crash", {}).get("fault")) == (statement, fault)]
         for path in mine if layer == "disk" else ():
@@ -204,7 +204,7 @@ def _verdict_table(layer: str, rows: dict, limits: Limits, told: set[tuple]) -> 
         loud = {pair: cells for pair, cells in statements.items() if any(row.verdict != "held" for row in cells.values())}
         shown = statements if limits.quiet_rows else loud
         left = f"; {len(statements) - len(shown)} that held without a loss are in results.json" if len(shown) < len(statements) else ""
-        words = f"{fault} {FAULTS.get(fault, '')}: {len({statement for statement, _ in statements})} statements{left}"
+        words = f"{fault} {FAULTS.get(fault.split()[0], '')}: {len({statement for statement, _ in statements})} statements{left}"
         out.append(f'<tbody><tr class=fault><th colspan="{len(policies) + 1}">{escape(words)}</th></tr>')
         for (statement, acks), cells in shown.items():
             of = "" if acks == ANY else f" <small class=soft>acks={escape(acks)}</small>"
@@ -294,7 +294,8 @@ def _foot(report) -> Iterator[str]:
 
 
 def _title(statement: str) -> str:
-    return STATEMENTS[statement].title if statement in STATEMENTS else ""
+    known = STATEMENTS | SANITY
+    return known[statement].title if statement in known else ""
 
 
 def _anchor(key: tuple) -> str:
