@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from chaos.device import kernel
 from chaos.device.recorder import CONTROL, FILE
@@ -88,7 +88,7 @@ class RecordedDisk:
         os.ftruncate(self._image, system.size)
         self.let_write()
 
-    def __enter__(self) -> "RecordedDisk":
+    def __enter__(self) -> Self:
         try:
             self._start()
         except BaseException:
@@ -115,7 +115,7 @@ class RecordedDisk:
         loop, descriptor = kernel.attach_loop(backing)
         os.close(backing)
         try:
-            made = subprocess.run([*self.system.mkfs, loop], capture_output=True, text=True)
+            made = subprocess.run([*self.system.mkfs, loop], capture_output=True, text=True, check=False)
             if made.returncode:
                 raise NotAvailable(f"{self.system.mkfs[0]} failed: {made.stderr.strip()}")
             kernel.mount(loop, str(self.mountpoint), self.system.kind, self.system.options)
@@ -124,7 +124,7 @@ class RecordedDisk:
 
     def journal(self) -> tuple[int, int]:
         """The bytes of the disk that hold ext4's journal. Raises NotAvailable."""
-        shown = subprocess.run(["debugfs", "-R", "stat <8>", str(self._fuse / FILE)], capture_output=True, text=True)
+        shown = subprocess.run(["debugfs", "-R", "stat <8>", str(self._fuse / FILE)], capture_output=True, text=True, check=False)
         blocks = [int(number) for line in shown.stdout.partition("EXTENTS:")[2].splitlines() for number in re.findall(r":(\d+)(?:-(\d+))?", line)
                   for number in number if number]
         if not blocks:

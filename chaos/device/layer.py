@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 from chaos.checks import history as checks
 from chaos.checks.history.case import Finding
@@ -119,7 +120,7 @@ class Looking:
         self._mountpoint = directory / "look"
         self._mountpoint.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> "Looking":
+    def __enter__(self) -> Self:
         self._image = os.memfd_create("crashed")
         return self
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_disk_model import FLAT, play
 
 from chaos.device.containment import outside
 from chaos.device.effects import Effects, Walk
@@ -13,7 +14,6 @@ from chaos.disk.model import SimDisk
 from chaos.disk.profiles import BY_NAME, PROFILES, Platters
 from chaos.disk.spaces import Space
 from chaos.process.recording import RecordingDisk
-from test_disk_model import FLAT, play
 
 KNOWN = [profile for profile in PROFILES if profile.files != "strict"]
 
