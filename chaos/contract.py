@@ -7,6 +7,7 @@ the "Verified" part of a checker's opening words is judged by it (`judged_by`).
 
 import ast
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -109,6 +110,14 @@ SANITY = {"S4": Statement("S4", "The disk model allows what a real file system s
 STRICTER = frozenset({"C2.2", "C2.4", "C2.6", "C2.8", "C3.3", "C3.6", "C6.7"})
 
 
+# What a statement is about that this broker does not have: nothing can break it, and nothing judges it.
+ABSENT = {
+    "no replication": ("C1.8", "C1.9", "C1.10", "C1.11", "C1.12", "C4.5", "C4.6"),
+    "no transactions": ("C5.6", "C7.1", "C7.2", "C7.3", "C7.4", "C7.5", "C7.6"),
+    "no compaction": ("C7.7", "C9.1", "C9.2", "C9.3", "C9.4"),
+}
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One thing that a checker saw: a loss that is allowed, or a statement broken. `disk` is the strongest profile on which it
@@ -158,3 +167,12 @@ def judged_by() -> dict[str, list[str]]:
 def unjudged() -> list[str]:
     """Statements that nothing checks yet, in order."""
     return [number for number in STATEMENTS if number not in judged_by()]
+
+
+def by_reason(numbers: Iterable[str]) -> dict[str, list[str]]:
+    """Why nothing checks them -> the statements."""
+    reasons = {number: reason for reason, absent in ABSENT.items() for number in absent}
+    found: dict[str, list[str]] = {}
+    for number in numbers:
+        found.setdefault(reasons.get(number, "no checker yet"), []).append(number)
+    return found

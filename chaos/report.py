@@ -15,7 +15,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from chaos.checks.history.case import ANY, Finding
-from chaos.contract import SANITY, STATEMENTS, STRICTER
+from chaos.contract import SANITY, STATEMENTS, STRICTER, by_reason
 
 HELD, BROKEN, NOT_ENOUGH = 0, 1, 2
 EXAMPLES_MAX = 5  # findings of one row that are written out
@@ -180,8 +180,8 @@ class Report:
                           highlight=False, markup=False)
         for line in self.not_run:
             console.print(f"not run: {line}", highlight=False)
-        if self.unchecked:
-            console.print(f"statements that nothing checks yet: {' '.join(self.unchecked)}", highlight=False)
+        for reason, numbers in by_reason(self.unchecked).items():
+            console.print(f"not checked, {reason}: {' '.join(numbers)}", highlight=False)
         for line in self.not_enough:
             console.print(f"[bold yellow]not enough evidence[/]: {line}", highlight=False)
 

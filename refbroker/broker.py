@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
@@ -46,19 +47,20 @@ def wall_clock_ms() -> int:
 class Broker:
     def __init__(
         self, config: Config, disk: Disk, clock: Callable[[], int], *,
-        executor: Executor | None = None, accept_loss: bool = False,
+        executor: Executor | None = None, accept_loss: bool = False, new_uuid: Callable[[], uuid.UUID] = uuid.uuid4,
     ):  # fmt: skip
-        """`executor` runs fsyncs. `accept_loss`: a log damaged below its recovery point is cut, not refused (C2.5)."""
+        """`executor` runs fsyncs. `accept_loss`: a log damaged below its recovery point is cut, not refused (C2.5).
+        `new_uuid` names clusters, directories and topics."""
         self.config = config
         self.disk = disk
         self.clock = clock
         self.metrics = Metrics()
         self.ready = False
         self.executor = executor or ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="sync")
-        self.logs = LogDirectory(disk, config.data_dir, config, clock, accept_loss=accept_loss)
+        self.logs = LogDirectory(disk, config.data_dir, config, clock, accept_loss=accept_loss, new_uuid=new_uuid)
         self.flusher = Flusher(self.logs.partitions.values, clock, self._flusher_period_ms, executor=self.executor)
         self.logs.on_roll = self._flush_rolled
-        self.metadata = MetadataStore(self)
+        self.metadata = MetadataStore(self, new_uuid)
         self.groups = GroupCoordinator(self)
         self.server = Server(self, config)
         self._tasks: list[asyncio.Task] = []

@@ -7,7 +7,8 @@ over a Dask cluster (`workers="dask://host:port"`), and give the same findings a
 
 1. First come, to be finished in any case: every word of length <= 2 from the `fresh` start under every policy.
 2. Then, as long as there is time: words up to `depth` from all starts, the short ones first, in an order that the seed shuffles.
-3. Then the anti-vacuity conditions are checked (chaos/checks/vacuity.py): not met means "not enough evidence".
+3. Then, for `WHOLE_SHARE` of the time, whole brokers and their clients (chaos/whole/run.py), and calls to the disk that fail.
+4. Then the anti-vacuity conditions are checked (chaos/checks/vacuity.py): not met means "not enough evidence".
 
 `bench` measures how many distinct states one processor recovers and judges in a second.
 """
@@ -28,9 +29,11 @@ from chaos.disk import cluster, errors, workloads
 from chaos.disk.driver import POLICIES, quietly
 from chaos.disk.lab import ALWAYS_JUDGED, Failure, Lab, Limits, Tally
 from chaos.plan import plan_of, save
+from chaos.whole import run as whole
 
 LAYER = "disk"
 TASK_LETTERS = 4  # words of a task: some seconds of work
+WORDS_SHARE, WHOLE_SHARE = 0.7, 0.15  # of the time; the rest is for calls that fail
 PLANS_MAX = 10  # failures that are shrunk and written out
 DASK_TASKS_MIN = 64  # handed to a cluster at a time: workers may join while it runs
 _ONE_AT_A_TIME = threading.Lock()  # a Dask worker has several threads, which share the labs of its process
@@ -53,7 +56,7 @@ def run(report, seed: int, seconds: float, *, depth: int = 3, workers: str = "2"
     must, may = plan_tasks(seed, depth)
     done = {"must": 0, "may": 0}
     with Pool(workers) as pool:
-        for kind, tasks, until in (("must", must, None), ("may", may, began + seconds * 0.85)):
+        for kind, tasks, until in (("must", must, None), ("may", may, began + seconds * WORDS_SHARE)):
             for by_policy in pool.map(tasks, until):
                 for policy, tally in by_policy.items():
                     tallies[policy].add(tally)
@@ -61,6 +64,7 @@ def run(report, seed: int, seconds: float, *, depth: int = 3, workers: str = "2"
                 distinct = sum(len(each.digests) for each in tallies.values())
                 progress(f"{done['must']}/{len(must)} + {done['may']}/{len(may)} word groups, {distinct} distinct states, "
                          f"{sum(len(each.failures) for each in tallies.values())} broken")
+        whole.run(pool.map, report, seed, began + seconds * (WORDS_SHARE + WHOLE_SHARE), progress)
     for tally in tallies.values():
         tally.failures = first_of_each_kind(tally.failures)
     faults = errors.sweep(max(began + seconds, time.monotonic() + 10), progress)
@@ -141,13 +145,13 @@ class Pool:
         if self._client is not None:
             self._client.close()
 
-    def map(self, tasks: list[Task], until: float | None) -> Iterator[dict[str, Tally]]:
+    def map(self, tasks: list, until: float | None, work: Callable = perform) -> Iterator[dict]:
         """Results as they come; no new task is begun after `until`."""
         if self._executor is None:
             for task in tasks:
                 if until is not None and time.monotonic() > until:
                     return
-                yield perform(task)
+                yield work(task)
             return
         waiting: set[Future] = set()
         left = iter(tasks)
@@ -156,7 +160,7 @@ class Pool:
                 task = next(left, None)
                 if task is None:
                     break
-                waiting.add(self._executor.submit(perform, task))
+                waiting.add(self._executor.submit(work, task))
             if not waiting:
                 return
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:

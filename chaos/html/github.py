@@ -8,7 +8,7 @@ colons and commas, are escaped. The summary is Markdown appended to the file tha
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from chaos.contract import STATEMENTS
+from chaos.contract import STATEMENTS, by_reason
 
 ANNOTATIONS_MAX = 10  # GitHub shows no more of one step
 TEXT_MAX = 600
@@ -68,8 +68,8 @@ def _summary(report) -> Iterator[str]:
             yield f"\n    {figures['replay']}"
     yield from (f"\nNot enough evidence: {line}" for line in report.not_enough)
     yield from (f"\nNot run: {line}" for line in report.not_run)
-    if report.unchecked:
-        yield f"\nStatements that nothing checks yet: {' '.join(report.unchecked)}"
+    for reason, numbers in by_reason(report.unchecked).items():
+        yield f"\nNot checked, {reason}: {' '.join(numbers)}"
 
 
 def _words(finding) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chaos.checks.history.case import ANY
-from chaos.contract import SANITY, STATEMENTS
+from chaos.contract import SANITY, STATEMENTS, by_reason
 from chaos.html import chart
 from chaos.html.page import banner, bullets, escape, facts, number, page, table
 from chaos.report import Place
@@ -285,7 +285,8 @@ def _not_done(report) -> Iterator[str]:
         yield "<h3>Not enough evidence</h3>" + bullets(report.not_enough)
     yield "<h3>Not run</h3>" + (bullets(report.not_run) if report.not_run else "<p>Every layer that was asked for ran.</p>")
     if report.unchecked:
-        yield "<h3>Statements that nothing checks yet</h3>" + bullets(f"{each} {_title(each)}" for each in report.unchecked)
+        reasons = by_reason(report.unchecked).items()
+        yield "<h3>Statements that nothing checks</h3>" + bullets(f"{each} {_title(each)} ({why})" for why, found in reasons for each in found)
 
 
 def _foot(report) -> Iterator[str]:

@@ -8,6 +8,7 @@ one that escapes costs the client its connection.
 
 import re
 from collections.abc import Callable, Coroutine
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ class Disconnect(Exception):
     """What a handler raises where Kafka's only answer is to close the connection. Its text is the reason in our log."""
 
 
+@cache
 def load() -> dict[int, Served]:
     """API key -> its schemas and its handler, by key."""
     served = {}

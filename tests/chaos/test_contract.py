@@ -45,8 +45,10 @@ def test_the_spec_says_who_judges_what_and_what_nobody_does():
             assert (ROOT / f"chaos/checks/{checker}.py").exists(), (number, checker)
             if number not in ("C1.15",):
                 assert checker in judged.get(number, []), (number, checker, judged.get(number))
-    assert set(contract.unjudged()) == {number for number, text in sections.items()
-                                        if "not judged yet" in text.partition("*Judged:*")[2]}
+    unjudged = {number: text.partition("not judged yet: ")[2].partition(".")[0] for number, text in sections.items()
+                if "not judged yet" in text.partition("*Judged:*")[2]}
+    assert set(contract.unjudged()) == unjudged.keys()
+    assert {number: reason for reason, numbers in contract.by_reason(contract.unjudged()).items() for number in numbers} == unjudged
 
 
 def test_every_checker_opens_with_what_it_verifies_and_what_not():

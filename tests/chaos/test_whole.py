@@ -1,0 +1,223 @@
+"""Whole brokers on the simulated disk: does the lab see what clients are told, and nothing else? Sound ones, and bugs planted by hand."""
+
+import uuid
+from collections import Counter
+
+import pytest
+from kafka.record.default_records import DefaultRecordBatchBuilder
+
+from chaos.disk.driver import POLICIES, quietly
+from chaos.logfile import parse_log
+from chaos.report import Report
+from chaos.whole import asking, run
+from chaos.whole.clients import LETTERS, Session
+from refbroker import broker, group_log, metadata, offsets
+from refbroker.group_records import Committed, offset_key, offset_value
+from refbroker.log import partition, producers, recovery
+from refbroker.log.flush import Flusher
+
+SOUND = ("produce", "both", "poll", "commit", "crowd", "zero", "idempotent", "wrap", "lost", "retry", "late", "bump", "fence", "gap", "create",
+         "recreate", "delete-records", "kill", "poll", "commit", "pending", "unread", "gzip", "delete")
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with quietly():
+        yield
+
+
+def explore(policy, word, chosen=1):
+    return run.explore(POLICIES[policy], tuple(word.split()), 1, chosen)
+
+
+def statements(tally):
+    return {failure.finding.statement for failure in tally.failures}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_clients_find_what_they_were_told(policy):
+    tally = explore(policy, "produce both poll commit produce", chosen=0)
+    assert [failure.text() for failure in tally.failures] == []
+    assert tally.acks == 4 and tally.questions > tally.recoveries > 30
+    assert (max(tally.losses) > 0) == (policy != "P3")
+
+
+def test_clients_of_every_kind_find_what_they_were_told():
+    tally = explore("P3", " ".join(SOUND), chosen=0)
+    assert [failure.text() for failure in tally.failures] == []
+    assert tally.acks == 16
+    judged = {statement for statement, _, fault in tally.judgements if fault == "F2"}
+    assert judged >= {"C1.7", "C2.1", "C2.2", "C2.8", "C4.3", "C6.4", "C6.5", "C6.6", "C8.1", "C8.2", "C8.3", "C8.4", "C9.5", "C9.6"}
+
+
+def test_every_letter_is_in_a_scenario():
+    assert {letter for word in run.SCENARIOS for letter in word} == set(LETTERS)
+
+
+def test_the_same_seed_makes_the_same_run():
+    first, second = (run.perform(run.WholeTask(len(run.SCENARIOS) + 2, 7)) for _ in range(2))
+    for name in POLICIES:
+        assert first[name].recoveries and vars(first[name]) == vars(second[name])
+
+
+def answered_before_durable(monkeypatch):
+    real = Flusher.durable
+
+    async def at_once(self, partition, offset):
+        if partition.topic.startswith("__"):
+            await real(self, partition, offset)
+        else:
+            self.request(partition)
+
+    monkeypatch.setattr(Flusher, "durable", at_once)
+
+
+def flush_in_flight_is_enough(monkeypatch):
+    async def one_flush(self, partition, offset):
+        if partition.recovery_point < offset:
+            await self._flush(partition)
+
+    monkeypatch.setattr(Flusher, "durable", one_flush)
+
+
+def gap_is_taken(monkeypatch):
+    monkeypatch.setattr(producers, "_follows", lambda last, sequence: True)
+
+
+def wrap_is_refused(monkeypatch):
+    monkeypatch.setattr(producers, "_follows", lambda last, sequence: sequence == last + 1)
+
+
+def fence_is_open(monkeypatch):
+    real = producers.ProducerStates._check_order
+    monkeypatch.setattr(producers.ProducerStates, "_check_order",
+                        lambda self, producer, batch: None if batch.producer_epoch < producer.epoch else real(self, producer, batch))
+
+
+def retries_are_news(monkeypatch):
+    monkeypatch.setattr(producers.ProducerStates, "check", lambda self, batch: None)
+
+
+def visible_before_durable(monkeypatch):
+    real = partition.Partition.set_config
+
+    def set_config(self, config):
+        real(self, config)
+        self._visible_when_durable = False
+
+    monkeypatch.setattr(partition.Partition, "set_config", set_config)
+
+
+def first_commit_stays(monkeypatch):
+    def apply(self, record):
+        if record.committed is not None:
+            self._groups.setdefault(record.group, {}).setdefault((record.topic, record.partition), record.committed)
+
+    monkeypatch.setattr(offsets.Offsets, "apply", apply)
+
+
+def commit_answered_before_written(monkeypatch):
+    real = broker.Broker.append
+
+    async def append(self, partition, records):
+        if partition.topic != group_log.TOPIC:
+            return await real(self, partition, records)
+        return partition.append(records, self.clock())
+
+    monkeypatch.setattr(broker.Broker, "append", append)
+
+
+def nothing_is_loaded(monkeypatch):
+    async def load(self, number):
+        return None
+
+    monkeypatch.setattr(group_log.GroupLog, "_load", load)
+
+
+def same_epoch_again(monkeypatch):
+    real = recovery._epochs
+
+    def epochs(*arguments):
+        cache, _, epoch = real(*arguments)
+        cache.entries = [entry for entry in cache.entries if entry[0] < epoch] or [(0, 0)]
+        return cache, False, max(0, epoch - 1)
+
+    monkeypatch.setattr(recovery, "_epochs", epochs)
+
+
+def removal_not_written(monkeypatch):
+    real = metadata.MetadataStore._write
+
+    async def write(self, entries):
+        entries = list(entries)
+        if not any(entry[0] is metadata.REMOVE_TOPIC for entry in entries):
+            await real(self, entries)
+
+    monkeypatch.setattr(metadata.MetadataStore, "_write", write)
+
+
+PLANTED = [
+    (answered_before_durable, "P3", "produce", {"C1.3"}),
+    (flush_in_flight_is_enough, "P3", "late", {"C1.3"}),
+    (gap_is_taken, "P0", "idempotent gap", {"C6.5"}),
+    (gap_is_taken, "P0", "idempotent", {"C6.5"}),  # asked of the broker that starts after the crash
+    (wrap_is_refused, "P0", "wrap wrap", {"C6.5"}),
+    (fence_is_open, "P0", "idempotent bump fence", {"C6.6"}),
+    (fence_is_open, "P3", "idempotent bump", {"C6.6"}),
+    (retries_are_news, "P0", "idempotent retry", {"C6.4"}),
+    (retries_are_news, "P3", "idempotent", {"C6.4"}),
+    (visible_before_durable, "P3", "produce pending poll", {"C4.3"}),
+    (first_commit_stays, "P0", "produce poll commit produce poll commit", {"C8.3", "C8.2"}),
+    (commit_answered_before_written, "P3", "produce poll commit", {"C8.1", "C8.2"}),
+    (nothing_is_loaded, "P0", "produce poll commit", {"C8.3"}),
+    (same_epoch_again, "P0", "produce poll produce poll", {"C8.4", "C2.8"}),
+    (removal_not_written, "P0", "create delete", {"C9.5"}),
+]
+
+
+@pytest.mark.parametrize("plant,policy,word,expected", PLANTED, ids=lambda value: getattr(value, "__name__", None))
+def test_a_planted_bug_is_seen_by_the_right_statement(monkeypatch, plant, policy, word, expected):
+    plant(monkeypatch)
+    assert statements(explore(policy, word)) & expected
+
+
+def test_a_failure_is_shrunk_to_the_letters_that_it_takes(monkeypatch):
+    retries_are_news(monkeypatch)
+    failure = next(each for each in explore("P0", "produce idempotent both").failures
+                   if each.finding.statement == "C6.4" and each.fault == "F1")
+    assert run.shrink(failure, 1).word == ("idempotent",)
+
+
+def test_a_run_is_reported_in_rows_of_its_own():
+    report = Report(1)
+    tallies = {name: explore(name, "produce poll commit") for name in ("P0", "P3")}
+    run.report(report, tallies, 1)
+    rows = {(place.label, place.policy, place.fault): row for place, row in report.rows.items()}
+    assert rows["C1.6/acks=all", "P0", "F2 whole"].allowed and rows["C1.3/acks=all", "P3", "F2 whole"].judged
+    assert rows["C8.3", "P0", "F1 whole"].judged and report.exit_code == 0
+    assert report.figures[0]["acks"] == 2 and report.figures[0]["requests"] == 8
+    run.report(report, {"P0": run.WholeTally()}, 1)
+    assert report.exit_code == 2  # nothing acked, nothing lost: no evidence
+
+
+def test_the_offsets_log_is_read_by_hand_as_it_is_written():
+    topic_id = uuid.UUID(int=77)
+    builder = DefaultRecordBatchBuilder(magic=2, compression_type=0, is_transactional=False, producer_id=-1, producer_epoch=-1,
+                                        base_sequence=-1, batch_size=1 << 20)
+    entries = [("g", "a", 0, Committed(5, 2, "note", 1000, topic_id=topic_id)), ("g", "a", 1, Committed(6, -1, "", 1000)),
+               ("g", "b", 0, Committed(7, 3, "", 1000, 2000)), ("g", "a", 1, None)]
+    for number, (group, topic, place, committed) in enumerate(entries):
+        value = None if committed is None else offset_value(committed)
+        builder.append(number, timestamp=1, key=offset_key(group, topic, place), value=value, headers=[])
+    batches = parse_log(bytes(builder.build()), 0).batches
+    assert asking.replay_offsets(batches) == {("g", "a", 0): (5, 2, topic_id), ("g", "b", 0): (7, -1, asking.ZERO_ID)}
+
+
+def test_waiting_clients_share_a_flush():
+    session = Session(POLICIES["P3"])
+    before = Counter(event.kind for event in session.disk.events)["sync"]
+    session.play(("crowd",))
+    acked = len(session.history.acked)
+    syncs = Counter(event.kind for event in session.disk.events)["sync"] - before
+    session.close()
+    assert acked == 3 and syncs < acked
