@@ -30,7 +30,7 @@ def cli() -> None:
 @click.option("--layers", default=",".join(LAYERS), show_default=True, help=f"which layers, separated by commas; besides these: {', '.join(ON_REQUEST)}")
 @click.option("--seed", type=int, help="makes the same plan again; drawn and printed if not given")
 @click.option("--minutes", type=click.FloatRange(min=0.5), default=DEFAULT_MINUTES, show_default=True, help="time for all layers")
-@click.option("--depth", type=click.IntRange(1, 4), default=3, show_default=True, help="longest exhaustive workload (disk layer)")
+@click.option("--depth", type=click.IntRange(1, 4), help="longest exhaustive workload (disk layer); if given, all words up to it come first")
 @click.option("--workers", default="2", show_default=True, help="processes, or dask://HOST:PORT (disk layer)")
 @click.option("--sweep", is_flag=True, help="process layer: instead, SIGKILL at every system call, to the end (other targets: at every second, fourth ...)")
 @click.option("--errors", is_flag=True, help="process layer: instead, errors at every system call, and full disks")
@@ -42,21 +42,20 @@ def cli() -> None:
 @click.option("--rules", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="network layer: instead, these rules for producers with and without idempotence (chaos/network/examples)")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/chaos"), show_default=True, help="where reports go")
-def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str, sweep: bool, errors: bool, target: str,
+def run(layers: str, seed: int | None, minutes: float, depth: int | None, workers: str, sweep: bool, errors: bool, target: str,
         bootstrap_server: str | None, stricter: bool | None, rules: Path | None, out: Path) -> None:
     """Run the layers, judge everything by the contract, print the verdict table."""
     if bootstrap_server:
         _address(bootstrap_server)
         target, layers = f"bootstrap={bootstrap_server}", "network"
     chosen = [layer.strip() for layer in layers.split(",") if layer.strip() and (layer.strip() != "disk" or target == "refbroker")]
-    shares = LAYERS | ON_REQUEST
-    if unknown := [layer for layer in chosen if layer not in shares]:
-        raise click.UsageError(f"no layer {unknown[0]!r}; there are: {', '.join(shares)}")
+    if unknown := [layer for layer in chosen if layer not in LAYERS | ON_REQUEST]:
+        raise click.UsageError(f"no layer {unknown[0]!r}; there are: {', '.join(LAYERS | ON_REQUEST)}")
     from chaos.html import github
     from chaos.report import Report
 
     seed = seed if seed is not None else int.from_bytes(os.urandom(4), "big")
-    console, report = _console(), Report(seed, _again(layers, seed, minutes, target, sweep, errors, rules), target=target)
+    console, report = _console(), Report(seed, _again(layers, seed, minutes, depth, target, sweep, errors, rules), target=target)
     report.strict = target == "refbroker" if stricter is None else stricter
     report.unchecked = contract.unjudged()
     console.print(f"seed {seed}: {report.again}", highlight=False)
@@ -65,7 +64,7 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a CI that runs out of time gets its report, too
     try:
         for layer in chosen:
-            seconds = minutes * 60 * shares[layer] / sum(shares[each] for each in chosen)
+            seconds = _seconds(layer, chosen, minutes, depth)
             progress = Progress(console, layer)
             if layer == "disk":
                 _run_on_simulated_disk(report, seed, seconds, depth, workers, out, progress)
@@ -86,14 +85,28 @@ def run(layers: str, seed: int | None, minutes: float, depth: int, workers: str,
     sys.exit(report.exit_code)
 
 
-def _again(layers: str, seed: int, minutes: float, target: str, sweep: bool, errors: bool, rules: Path | None) -> str:
+def _again(layers: str, seed: int, minutes: float, depth: int | None, target: str, sweep: bool, errors: bool, rules: Path | None) -> str:
     """The command that makes the same run."""
     name, address = target.partition("=")[::2]
     at = "" if target == "refbroker" else f" --bootstrap-server {address}" if name == "bootstrap" else f" --target {target}"
     at += " --sweep" * sweep + " --errors" * errors + (f" --rules {rules}" if rules else "")
     if layers == ",".join(LAYERS) and not at:
-        return f"make chaos SEED={seed} MINUTES={minutes:g}"
-    return f"refbroker-chaos run --layers {layers}{at} --seed {seed} --minutes {minutes:g}"
+        return f"make chaos SEED={seed} MINUTES={minutes:g}" + (f" DEPTH={depth}" if depth else "")
+    return f"refbroker-chaos run --layers {layers}{at} --seed {seed} --minutes {minutes:g}" + (f" --depth {depth}" if depth else "")
+
+
+def _seconds(layer: str, chosen: list[str], minutes: float, depth: int | None) -> float:
+    """A layer's share of the time. Where a depth was asked for, the disk layer has what the others do not need: they get as much as in
+    a usual run."""
+    shares = LAYERS | ON_REQUEST
+
+    def share(each: str, minutes: float) -> float:
+        return minutes * 60 * shares[each] / sum(shares[every] for every in chosen)
+
+    if depth is None or "disk" not in chosen:
+        return share(layer, minutes)
+    others = {each: share(each, min(minutes, DEFAULT_MINUTES)) for each in chosen if each != "disk"}
+    return others.get(layer, minutes * 60 - sum(others.values()))
 
 
 def _console():
@@ -103,7 +116,7 @@ def _console():
     return console if console.is_terminal else Console(soft_wrap=True, width=160)  # a file or a CI log has no width of its own
 
 
-def _run_on_simulated_disk(report, seed: int, seconds: float, depth: int, workers: str, out: Path, progress) -> None:
+def _run_on_simulated_disk(report, seed: int, seconds: float, depth: int | None, workers: str, out: Path, progress) -> None:
     from chaos.disk.cluster import NoWorkers
     from chaos.disk.run import run as run_disk
 

@@ -6,24 +6,25 @@ a topic that was made again holds nothing of the old one, and its id is on disk 
 Not verified: compaction (C9.1 to C9.4).
 """
 
-from chaos.checks.crash import ROOT, Problem, Recovered
+from chaos.checks.crash import ROOT, Problem, Recovered, RecoveredPartition
 from chaos.disk.ledger import Owed
 
 
 def check(recovered: Recovered, owed: list[Owed]) -> list[Problem]:
-    found: list[Problem] = []
-    by_id = {(debt.ledger.key, debt.ledger.topic_id): debt for debt in owed}
-    for key, log in recovered.partitions.items():
-        debt = by_id.get((key, log.topic_id))
-        if debt is None:
-            bytes_there = sum(len(batch.data) for batch in log.run.batches)
-            if bytes_there or log.topic_id is not None:
-                text = f"a partition with id {log.topic_id}, which nobody made, and {bytes_there} bytes of records"
-                found.append(Problem("C9.6", key, 0, text))
-            continue
-        if not debt.may_exist:
-            found.append(Problem("C9.5", key, 0, f"topic {key[0]} ({log.topic_id}) was deleted and is back"))
-    return found
+    return [problem for log in recovered.partitions.values() for problem in check_log(log, owed)]
+
+
+def check_log(log: RecoveredPartition, owed: list[Owed]) -> list[Problem]:
+    """Whether one recovered log is one that was made and is not deleted; `owed` may leave out the debts to other partitions."""
+    debt = next((debt for debt in owed if (debt.ledger.key, debt.ledger.topic_id) == (log.key, log.topic_id)), None)
+    if debt is None:
+        bytes_there = sum(len(batch.data) for batch in log.run.batches)
+        if bytes_there or log.topic_id is not None:
+            return [Problem("C9.6", log.key, 0, f"a partition with id {log.topic_id}, which nobody made, and {bytes_there} bytes of records")]
+        return []
+    if not debt.may_exist:
+        return [Problem("C9.5", log.key, 0, f"topic {log.key[0]} ({log.topic_id}) was deleted and is back")]
+    return []
 
 
 def metadata_before_records(recovered: Recovered) -> list[Problem]:

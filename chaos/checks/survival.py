@@ -8,25 +8,23 @@ a leader epoch that is above those of lost records (C2.8); what was deleted befo
 Not verified: the sense of the bytes to anyone.
 """
 
-from chaos.checks.crash import Key, Problem, Recovered, RecoveredPartition
+from chaos.checks.crash import Problem, Recovered, RecoveredPartition
 from chaos.disk.ledger import Append, Owed
 
 
 def check(recovered: Recovered, owed: list[Owed]) -> list[Problem]:
     if recovered.refused is not None:
         return [Problem("C2.4", ("", -1), -1, f"the broker does not start: {recovered.refused}")]
-    found: list[Problem] = []
-    for debt in owed:
-        log = recovered.partitions.get(debt.ledger.key)
-        mine = log is not None and log.topic_id == debt.ledger.topic_id
-        if not mine:
-            if debt.must_exist:
-                found.append(Problem(debt.statement if debt.must_end else "C9.6", debt.ledger.key, 0,
-                                     f"the partition is gone; {debt.must_end} offsets were owed"))
-            continue
-        if log.offline is None:
-            found += check_partition(log, debt, recovered.clean)
-    return found
+    return [problem for debt in owed for problem in check_debt(debt, recovered.partitions.get(debt.ledger.key), recovered.clean)]
+
+
+def check_debt(debt: Owed, log: RecoveredPartition | None, clean: bool) -> list[Problem]:
+    """What is owed to one partition, held against the log that has its name; `clean`: the start found a clean marker."""
+    if log is None or log.topic_id != debt.ledger.topic_id:
+        if not debt.must_exist:
+            return []
+        return [Problem(debt.statement if debt.must_end else "C9.6", debt.ledger.key, 0, f"the partition is gone; {debt.must_end} offsets were owed")]
+    return check_partition(log, debt, clean) if log.offline is None else []
 
 
 def check_partition(log: RecoveredPartition, debt: Owed, clean: bool) -> list[Problem]:
@@ -76,12 +74,8 @@ def _first_difference(batches, branch: tuple[Append, ...]) -> int | None:
     return None
 
 
-def loss(recovered: Recovered, owed: list[Owed]) -> dict[Key, int]:
-    """Acked offsets that are gone, for the sanity conditions."""
-    lost = {}
-    for debt in owed:
-        log = recovered.partitions.get(debt.ledger.key)
-        if log is not None and log.offline is None and log.topic_id == debt.ledger.topic_id and debt.must_exist:
-            lost[debt.ledger.key] = max(0, debt.acked_end - log.log_end_offset)
-    return lost
-
+def lost(debt: Owed, log: RecoveredPartition) -> int | None:
+    """Acked offsets that are gone, for the sanity conditions; None where the log is not the one that owes them."""
+    if log.offline is not None or log.topic_id != debt.ledger.topic_id or not debt.must_exist:
+        return None
+    return max(0, debt.acked_end - log.log_end_offset)

@@ -69,6 +69,11 @@ class Event:
         self.note = note
         self.lost = False
 
+    def identity(self) -> tuple:
+        """Equal for events that say the same."""
+        return (self.kind, self.inode, self.path, self.site, self.position, self.data, self.size, self.directory, self.name,
+                self.target_directory, self.target_name, self.lost)
+
     def __repr__(self) -> str:
         what = {"append": f" {len(self.data)} B at {self.position}", "write": f" {len(self.data)} B at {self.position}",
                 "truncate": f" to {self.size} B", "rename": f" to {self.target_name}", "mark": f" {self.note!r}"}
@@ -203,15 +208,21 @@ class SimDisk:
         self.generation = 0
         self.image: Image = image or {}
         self._sites = sites
-        for path, data in sorted(self.image.items()):
+        for path in sorted(self.image):  # a directory before what is in it
             if path != ROOT:
-                self._put(path, data)
+                head, _, name = path.rpartition("/")
+                data = self.image[path]
+                inode = self.paths[path] = self.paths[head or ROOT].children[name] = Inode(len(self.inodes), path, data)
+                self.inodes.append(inode)
+                if data is not None:
+                    self.used += len(data)
         self.born = len(self.inodes)  # inodes below this number were there at the start
 
     # ---- what the log calls: the methods of refbroker.log.disk.Disk
 
     def open(self, path: str, *, create: bool = False, readonly: bool = False) -> SimFile:
-        self._inject("open", path)
+        if self.injector is not None:
+            self.injector.call(self, "open", path)
         inode = self.paths.get(path)
         if inode is None:
             if not create:
@@ -224,7 +235,8 @@ class SimDisk:
         return SimFile(self, path, inode, readonly)
 
     def list(self, path: str) -> list[str]:
-        self._inject("list", path)
+        if self.injector is not None:
+            self.injector.call(self, "list", path)
         return sorted(self._directory(path).children)
 
     def exists(self, path: str) -> bool:
@@ -382,7 +394,7 @@ class SimDisk:
         return inode
 
     def _directory(self, path: str) -> Inode:
-        inode = self._there(path)
+        inode = self.paths.get(path) or self._there(path)
         if inode.data is not None:
             raise _error(errno.ENOTDIR, path)
         return inode

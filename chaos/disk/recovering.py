@@ -10,14 +10,19 @@ One `Recoverer` serves one configuration. Work is shared, since most crash state
 3. Second recoveries, and those without indexes, start from few distinct images, and are mostly remembered.
 """
 
+import gc
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 
 from chaos.checks import checkpoints, deletion, epochs, idempotence, lookups, producers, shape, snapshots
 from chaos.checks.crash import ROOT, Image, Problem, Recovered, RecoveredPartition, longest_run, segments_in
 from chaos.disk.driver import DAY_MS, START_MS
 from chaos.disk.model import SimDisk
-from chaos.disk.spaces import DIGEST_MASK, digest, digest_of
+from chaos.disk.spaces import DIGEST_MASK, digest_of, piece_name
 from refbroker.config import Config
+from refbroker.log import checkpoints as small_files
 from refbroker.log.directory import LogDirectory, StartupError
 
 REMEMBERED_MAX = 12_000  # recoveries kept; each holds two small images
@@ -36,14 +41,19 @@ class Recoverer:
         self.asked: dict[tuple, list[Problem]] = {}
         self.recoveries = 0
         self.images = 0
+        self.inside: dict[tuple, list] = {}  # what chaos/disk/inside.py found in these recoveries
 
     def recover(self, image: Image) -> Recovered:
         """The result for this image, with the problems that it has in itself."""
-        whole = Recovered(image, {})
-        for piece, value in pieces_of(image):
+        return self.recover_state(_Whole(image))
+
+    def recover_state(self, state) -> Recovered:
+        """The same for a crash state, of which an image is made only of those pieces that are new."""
+        whole = Recovered({}, {})
+        for value, which in state.pieces():
             recovered = self.pieces.get(value)
             if recovered is None:
-                recovered = self._judged(piece, value)
+                recovered = self._judged(state.piece(which), value)
             whole.partitions.update(recovered.partitions)
             if recovered.problems:
                 whole.problems = whole.problems + recovered.problems
@@ -52,7 +62,7 @@ class Recoverer:
             whole.parts.append(recovered)
         self.images += 1
         if self.images % WHOLE_EVERY == 0:
-            self._compare(image, whole)
+            self._compare(state.image(), whole)
         return whole
 
     def attempt(self, image: Image) -> SimDisk:
@@ -135,27 +145,46 @@ class Recoverer:
         return recovered, disk, logs
 
 
-def pieces_of(image: Image) -> list[tuple[Image, int]]:
-    """(piece, its digest): for each directory of the root, that one with the files of the root; or the root alone."""
-    root: dict[str, bytes | None] = {}
-    below: dict[str, dict[str, bytes | None]] = {}
-    root_value, values = 0, {}
-    cut = len(ROOT) + 1
-    for path, data in image.items():
-        name = path[cut:].partition("/")
-        if name[1] or (data is None and name[0]):
-            if name[0] in below:
-                below[name[0]][path] = data
-                values[name[0]] += digest(path, data)
-            else:
-                below[name[0]] = {path: data}
-                values[name[0]] = digest(path, data)
-        else:
-            root[path] = data
-            root_value += digest(path, data)
-    if not below:
-        return [(root, root_value & DIGEST_MASK)]
-    return [(root | files, (root_value + values[name]) & DIGEST_MASK) for name, files in below.items()]
+class _Whole:
+    """An image that stands for itself, as a crash state."""
+
+    def __init__(self, image: Image):
+        self._image = image
+        self._pieces: dict[str, dict[str, bytes | None]] = {}
+        for path, data in image.items():
+            self._pieces.setdefault(piece_name(path, data is None), {})[path] = data
+
+    def image(self) -> Image:
+        return self._image
+
+    def pieces(self) -> list[tuple[int, str]]:
+        root = self._pieces.get("", {})
+        value = digest_of(root)
+        found = [((value + digest_of(files)) & DIGEST_MASK, name) for name, files in self._pieces.items() if name]
+        return found or [(value, "")]
+
+    def piece(self, which: str) -> Image:
+        return self._pieces.get("", {}) | self._pieces.get(which, {})
+
+
+@contextmanager
+def sharing_work() -> Iterator[None]:
+    """For explorations of many states. The small files are mostly the same in the next image, and the broker's parsers of them are
+    functions of their bytes: what they gave is remembered meanwhile (a tenth of the time). What is remembered makes full garbage
+    collections dear, and few of them are needed (another tenth)."""
+    parse_offsets = lru_cache(REMEMBERED_MAX)(small_files.parse_offsets)
+    remembered = {"parse_offsets": lambda data: dict(parse_offsets(data))}  # the caller changes it
+    for name in ("parse_meta_properties", "parse_partition_metadata"):
+        remembered[name] = lru_cache(REMEMBERED_MAX)(getattr(small_files, name))
+    real = {name: getattr(small_files, name) for name in remembered}
+    thresholds = gc.get_threshold()
+    vars(small_files).update(remembered)
+    gc.set_threshold(20_000, 20, 100)
+    try:
+        yield
+    finally:
+        vars(small_files).update(real)
+        gc.set_threshold(*thresholds)
 
 
 def _no_uuid() -> uuid.UUID:

@@ -5,17 +5,22 @@ every policy. Tasks do not
 depend on each other and take their randomness from the seed and the word, so they may be spread over processes (`workers="4"`) or
 over a Dask cluster (`workers="dask://host:port"`), and give the same findings anywhere.
 
-1. First come, to be finished in any case: every word of length <= 2 from the `fresh` start under every policy.
-2. Then, as long as there is time: words up to `depth` from all starts, the short ones first, in an order that the seed shuffles.
-3. Then, for `WHOLE_SHARE` of the time, whole brokers and their clients (chaos/whole/run.py), and calls to the disk that fail.
-4. Then the anti-vacuity conditions are checked (chaos/checks/vacuity.py): not met means "not enough evidence".
+1. First come, to be finished in any case: the starts themselves, and every word of length <= 2 from the `fresh` start.
+2. Then, if a depth was asked for, every word up to it from the `fresh` start.
+3. Then, as long as there is time: words up to the depth (3, if none was asked for) from all starts, in an order that the seed shuffles: the
+   short ones first, where a start counts as a letter.
+4. Then whole brokers and their clients (chaos/whole/run.py), and calls to the disk that fail, for what is left of the time.
+5. Then the anti-vacuity conditions are checked (chaos/checks/vacuity.py): not met means "not enough evidence".
 
-`bench` measures how many distinct states one processor recovers and judges in a second.
+Every word is tried under every profile. At a crash point under a profile all states are tried where they are at most `BOUND`; where
+they are more, one representative of each class (call site x file kind x deviation) alone and with everything else lost, then states
+that the seed draws, up to the bound.
 """
 
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
@@ -24,19 +29,26 @@ from typing import NamedTuple
 
 from chaos.checks import vacuity
 from chaos.checks.history.case import Finding
-from chaos.contract import unjudged
 from chaos.disk import cluster, errors, workloads
 from chaos.disk.driver import POLICIES, quietly
-from chaos.disk.lab import ALWAYS_JUDGED, Failure, Lab, Limits, Tally
+from chaos.disk.judging import ALWAYS_JUDGED, Failure, Tally
+from chaos.disk.lab import Lab, Limits, explore
+from chaos.disk.profiles import PROFILES
+from chaos.disk.recovering import sharing_work
 from chaos.plan import plan_of, save
 from chaos.whole import run as whole
 
 LAYER = "disk"
 TASK_LETTERS = 4  # words of a task: some seconds of work
-WORDS_SHARE, WHOLE_SHARE = 0.7, 0.15  # of the time; the rest is for calls that fail
 PLANS_MAX = 10  # failures that are shrunk and written out
+BOUND = 200  # states tried at one crash point under one profile
+NESTED_EVERY = 64  # of how many states one is crashed into while it recovers
 DASK_TASKS_MIN = 64  # handed to a cluster at a time: workers may join while it runs
-_ONE_AT_A_TIME = threading.Lock()  # a Dask worker has several threads, which share the labs of its process
+ALWAYS_LENGTH = 2  # of the words that are tried from a fresh start whatever the time
+USUAL_DEPTH = 3
+WORDS_SHARE = 0.7  # of the time; half of the rest is for whole brokers, half for calls that fail
+REST_SECONDS_MAX = 120  # which do not need more, where a depth was asked for
+_ONE_AT_A_TIME = threading.Lock()  # a Dask worker has several threads, which share what its process remembers
 
 
 class Task(NamedTuple):
@@ -47,71 +59,108 @@ class Task(NamedTuple):
     bound: int
     nested_every: int
 
+    @property
+    def length(self) -> int:
+        return len(self.prefix) + bool(self.letters)
 
-def run(report, seed: int, seconds: float, *, depth: int = 3, workers: str = "2", out: Path | None = None,
+    @property
+    def words(self) -> int:
+        return len(self.letters) or 1
+
+
+def run(report, seed: int, seconds: float, *, depth: int | None = None, workers: str = "2", out: Path | None = None,
         progress: Callable[[str], None] = lambda text: None) -> dict[str, Tally]:
     """Explore for about `seconds`, and put everything into `report`. Returns the tally of each policy."""
     began = time.monotonic()
-    tallies = {name: Tally() for name in POLICIES}
-    must, may = plan_tasks(seed, depth)
-    done = {"must": 0, "may": 0}
+    end = began + seconds
+    rest = seconds * (1 - WORDS_SHARE)
+    words_until = end - (rest if depth is None else min(rest, REST_SECONDS_MAX))
+    seen = Seen()
+    stages = plan_tasks(seed, depth)
+    for stage in stages:
+        seen.plan(stage)
     with Pool(workers) as pool:
-        for kind, tasks, until in (("must", must, None), ("may", may, began + seconds * WORDS_SHARE)):
-            for by_policy in pool.map(tasks, until):
-                for policy, tally in by_policy.items():
-                    tallies[policy].add(tally)
-                done[kind] += 1
-                distinct = sum(len(each.digests) for each in tallies.values())
-                progress(f"{done['must']}/{len(must)} + {done['may']}/{len(may)} word groups, {distinct} distinct states, "
-                         f"{sum(len(each.failures) for each in tallies.values())} broken")
-        whole.run(pool.map, report, seed, began + seconds * (WORDS_SHARE + WHOLE_SHARE), progress)
-    for tally in tallies.values():
+        for number, stage in enumerate(stages):
+            for task, by_policy in pool.map(stage, words_until if number else None, performed):
+                seen.add(task, by_policy)
+                progress(seen.line())
+        whole.run(pool.map, report, seed, (words_until + end) / 2, progress)
+    for tally in seen.tallies.values():
         tally.failures = first_of_each_kind(tally.failures)
-    faults = errors.sweep(max(began + seconds, time.monotonic() + 10), progress)
-    _report(report, tallies, faults, done, (len(must), len(may)), depth, time.monotonic() - began)
-    failures = [failure for tally in tallies.values() for failure in tally.failures]
-    _write_plans(report, failures, seed, out)
-    return tallies
+    faults = errors.sweep(max(end, time.monotonic() + 10), progress)
+    _report(report, seen, faults, time.monotonic() - began)
+    _write_plans(report, [failure for tally in seen.tallies.values() for failure in tally.failures], seed, out)
+    return seen.tallies
 
 
-def plan_tasks(seed: int, depth: int, bound: int = 200, nested_every: int = 64) -> tuple[list[Task], list[Task]]:
-    """(tasks that must be finished, tasks for the time that is left)."""
-    must, may = [], []
+class Seen:
+    """What has been planned and done so far. The digests of all policies are in one set, `distinct`."""
+
+    def __init__(self):
+        self.tallies = {name: Tally() for name in POLICIES}
+        self.distinct: set[int] = set()
+        self.planned: Counter = Counter()  # (start, length) -> words
+        self.done: Counter = Counter()
+        self.sensible: Counter = Counter()  # (start, length, policy) -> words that make sense
+
+    def plan(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            self.planned[task.start, task.length] += task.words
+
+    def add(self, task: Task, by_policy: dict[str, Tally]) -> None:
+        self.done[task.start, task.length] += task.words
+        for policy, tally in by_policy.items():
+            self.sensible[task.start, task.length, policy] += tally.words
+            self.distinct |= tally.digests
+            tally.digests.clear()
+            self.tallies[policy].add(tally)
+
+    def line(self) -> str:
+        words = " + ".join(f"{self.done[key]}/{self.planned[key]}" for key in sorted(self.planned) if key[0] == "fresh" and key[1])
+        others = sum(count for key, count in self.done.items() if key[0] != "fresh")
+        broken = sum(len(tally.failures) for tally in self.tallies.values())
+        return f"words {words}, {others} from other starts, {len(self.distinct)} distinct states, {broken} broken"
+
+    def lengths(self, start: str) -> list[str]:
+        """How far the words from one start have come, for each length."""
+        lines = []
+        for (_, length), planned in sorted(item for item in self.planned.items() if item[0][0] == start and item[0][1]):
+            done = self.done[start, length]
+            sensible = ", ".join(f"{policy} {self.sensible[start, length, policy]}" for policy in POLICIES)
+            lines.append(f"length {length}: {'finished, ' if done == planned else f'{done} of '}{planned} words (make sense: {sensible})")
+        return lines
+
+
+def plan_tasks(seed: int, depth: int | None, bound: int = BOUND, nested_every: int = NESTED_EVERY) -> list[list[Task]]:
+    """[tasks that are done in any case, tasks that come next because of the depth asked for, tasks for the time that is left]."""
     letters = tuple(workloads.ALPHABET)
     groups = [letters[place:place + TASK_LETTERS] for place in range(0, len(letters), TASK_LETTERS)]
+    stages: list[list[Task]] = [[Task(start, (), (), seed, bound, nested_every) for start in workloads.STARTS], [], []]
     for start in workloads.STARTS:
-        must.append(Task(start, (), (), seed, bound, nested_every))
-        for length in range(depth):
-            tasks = [Task(start, prefix, group, seed, bound, nested_every) for prefix in workloads.words(length) for group in groups]
-            (must if start == "fresh" and length < 2 else may).extend(tasks)
+        for length in range(depth or USUAL_DEPTH):
+            always, asked = start == "fresh" and length < ALWAYS_LENGTH, start == "fresh" and depth is not None
+            stages[0 if always else 1 if asked else 2] += [Task(start, prefix, group, seed, bound, nested_every)
+                                                           for prefix in workloads.words(length) for group in groups]
     rng = random.Random(seed)
-    order = {task: (len(task.prefix), rng.random()) for task in may}
-    return must, sorted(may, key=order.__getitem__)
-
-
-_LABS: dict[tuple, Lab] = {}
+    order = {task: (task.length + (task.start != "fresh"), rng.random()) for task in stages[2]}
+    return [*stages[:2], sorted(stages[2], key=order.__getitem__)]
 
 
 def perform(task: Task) -> dict[str, Tally]:
-    """One task, in whatever process; a tally for each policy. Labs stay, so that recoveries made for one task serve the next."""
-    with _ONE_AT_A_TIME, quietly():
-        return {policy: _perform(task, policy) for policy in POLICIES}
+    """One task, in whatever process; a tally for each policy. What recoveries made for one task serves the next (chaos/disk/lab.py)."""
+    labs = [Lab(policy, task.seed, Limits(task.bound, task.nested_every)) for policy in POLICIES.values()]
+    with _ONE_AT_A_TIME, quietly(), sharing_work():
+        if not task.letters:
+            explore(labs, (), task.start)
+        else:  # a word with a prefix that makes no sense makes none
+            sensible = [lab for lab in labs if not task.prefix or lab.play(task.prefix, task.start)[0] is not None]
+            for letter in task.letters:
+                explore(sensible, (*task.prefix, letter), task.start)
+    return {lab.policy.name: lab.tally for lab in labs}
 
 
-def _perform(task: Task, policy: str) -> Tally:
-    key = policy, task.seed, task.bound, task.nested_every
-    lab = _LABS.get(key)
-    if lab is None:
-        lab = _LABS[key] = Lab(POLICIES[policy], task.seed, Limits(task.bound, task.nested_every))
-    lab.begin()
-    before = lab.recoverer.recoveries
-    if not task.letters:
-        lab.explore((), task.start)
-    elif not task.prefix or lab.play(task.prefix, task.start)[0] is not None:
-        for letter in task.letters:
-            lab.explore((*task.prefix, letter), task.start)
-    lab.tally.recoveries = lab.recoverer.recoveries - before
-    return lab.tally
+def performed(task: Task) -> tuple[Task, dict[str, Tally]]:
+    return task, perform(task)
 
 
 def first_of_each_kind(failures: list[Failure]) -> list[Failure]:
@@ -145,7 +194,8 @@ class Pool:
         if self._client is not None:
             self._client.close()
 
-    def map(self, tasks: list, until: float | None, work: Callable = perform) -> Iterator[dict]:
+<<<<<<< HEAD
+    def map(self, tasks: list, until: float | None, work: Callable = perform) -> Iterator:
         """Results as they come; no new task is begun after `until`."""
         if self._executor is None:
             for task in tasks:
@@ -168,8 +218,8 @@ class Pool:
                 yield future.result()
 
 
-def _report(report, tallies: dict[str, Tally], faults: list, done: dict, planned: tuple, depth: int, seconds: float) -> None:
-    for name, tally in tallies.items():
+def _report(report, seen: Seen, faults: list, seconds: float) -> None:
+    for name, tally in seen.tallies.items():
         for (statement, fault), times in tally.judgements.items():
             for each in (statement,) if statement else ALWAYS_JUDGED:
                 allowed = [finding_allowed(each)] * tally.allowed[each, fault] if each in ("C1.4", "C1.5", "C1.6") else []
@@ -183,18 +233,29 @@ def _report(report, tallies: dict[str, Tally], faults: list, done: dict, planned
     for outcome in faults:
         report.judge(LAYER, outcome.policy, outcome.fault, outcome.statements, outcome.findings, outcome.runs)
     total = Tally()
-    for tally in tallies.values():
+    for tally in seen.tallies.values():
         total.add(tally)
-    report.figures.append({
-        "layer": LAYER, "words": total.words, "crash points": total.points, "effects": total.effects,
-        "states possible": f"{total.possible:.3g}", "tried": total.tried, "distinct": len(total.digests), "judged": total.judged, "nested": total.nested,
-        "points not exhausted": total.not_exhaustive, "word groups": f"{done['must'] + done['may']} of {sum(planned)} (depth {depth})",
-        "seconds": round(seconds)})
+    report.figures += figures(seen, total, seconds)
     runs, struck = sum(outcome.runs for outcome in faults), sum(outcome.struck for outcome in faults)
     report.figures.append({"fault sweeps": runs, "faults struck": struck})
     report.coverage += [{"site": site, "kind": kind, "deviation": deviation, "states": states}
                         for (site, kind, deviation), states in sorted(total.coverage.items())]
-    report.unchecked = unjudged()
+
+
+def figures(seen: Seen, total: Tally, seconds: float) -> list[dict]:
+    """The counts of a run. A distinct state is one content of the disk; it is judged by what each policy owes at each moment."""
+    spaces = total.points * len(PROFILES)
+    lines = [{
+        "layer": LAYER, "states possible": f"{total.possible:.3g}", "tried": total.tried, "distinct": len(seen.distinct),
+        "judged (content x debts)": total.judged + total.nested, "of these inside recovery": total.nested, "crash points": total.points,
+        "effects": total.effects, "seconds": round(seconds)}]
+    lines.append({
+        "crash points x profiles": spaces, "all states tried in": spaces - total.not_exhaustive,
+        f"more than {BOUND} states in": total.not_exhaustive, "tried there: representatives of each class": total.representatives,
+        "drawn by the seed": total.drawn})
+    for start in workloads.STARTS:
+        lines.append({f"workloads from {start}": "; ".join(seen.lengths(start))})
+    return lines
 
 
 def finding_allowed(statement: str) -> Finding:
@@ -221,18 +282,3 @@ def _write_plans(report, failures: list[Failure], seed: int, out: Path | None) -
         seen.add(failure.problem.statement)
         path = save(shrink(plan_of(failure, seed)), out / "plans")
         report.figures.append({"plan": str(path), "replay": f"refbroker-chaos replay {path}"})
-
-
-def bench(seconds: float = 10.0, seed: int = 1) -> dict[str, float]:
-    """Distinct crash states recovered and judged per second on one processor, on words of length 2."""
-    lab = Lab(POLICIES["P0"], seed, Limits(200, 64))
-    began, cpu, recoveries = time.monotonic(), time.process_time(), lab.recoverer.recoveries
-    with quietly():
-        for word in workloads.words(2):
-            lab.explore(word)
-            if time.monotonic() - began > seconds:
-                break
-    spent = time.process_time() - cpu
-    distinct = len(lab.tally.digests)
-    return {"distinct states": distinct, "CPU seconds": round(spent, 2), "distinct states per second and core": round(distinct / spent),
-            "recoveries per second and core": round((lab.recoverer.recoveries - recoveries) / spent)}

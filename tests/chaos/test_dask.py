@@ -12,7 +12,7 @@ import pytest
 
 from chaos.disk.cluster import NoWorkers
 from chaos.disk.driver import POLICIES
-from chaos.disk.lab import Tally
+from chaos.disk.judging import Tally
 from chaos.disk.run import Pool, Task, first_of_each_kind
 from chaos.mutants import catalogue, trees
 
@@ -22,13 +22,13 @@ TASKS = [Task(start, prefix, letters, 1, 20, 16) for start, prefix, letters in (
 
 
 def total(workers: str) -> dict[str, Tally]:
-    """What all tasks together have seen; how often something was recovered anew depends on what a process remembers."""
+    """What all tasks together have seen."""
     tallies = {name: Tally() for name in POLICIES}
     with Pool(workers) as pool:
         for by_policy in pool.map(TASKS, None):
             for name, tally in by_policy.items():
                 tallies[name].add(tally)
-    return {name: replace(tally, failures=first_of_each_kind(tally.failures), recoveries=0) for name, tally in tallies.items()}
+    return {name: replace(tally, failures=first_of_each_kind(tally.failures)) for name, tally in tallies.items()}
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from chaos.disk import errors, lab, workloads
 from chaos.disk.driver import POLICIES, Driver, quietly
 from chaos.disk.lab import Lab, Limits
 from chaos.disk.model import SimDisk, SimFile
-from chaos.disk.run import Pool, Task, perform
+from chaos.disk.run import Pool, Task, perform, performed
 from chaos.plan import BadPlan, load, plan_of, replay, save
 from chaos.shrink import shrink
 from refbroker.log import directory, flush, partition, producers, recovery, survey
@@ -26,6 +26,7 @@ QUICK = Limits(bound=40, nested_every=32)
 def forget(monkeypatch):
     """What a planted bug made of a recovery is not to be remembered."""
     monkeypatch.setattr(lab, "_RECOVERERS", {})
+    monkeypatch.setattr(lab, "_INSIDE", {})
     with quietly():
         yield
 
@@ -155,10 +156,10 @@ def test_a_plan_that_cannot_be_followed_says_so(edit):
 
 def test_one_process_and_two_find_the_same():
     tasks = [Task("fresh", (), (), 1, 20, 16), Task("fresh", ("append",), ("roll", "kill"), 1, 20, 16)]
-    alone = [{name: sorted(tally.digests) for name, tally in perform(task).items()} for task in tasks]
+    alone = {task: perform(task) for task in tasks}
     with Pool("2") as pool:
-        several = [{name: sorted(tally.digests) for name, tally in by_policy.items()} for by_policy in pool.map(tasks, None)]
-    assert sorted(map(str, alone)) == sorted(map(str, several))
+        assert dict(pool.map(tasks, None, performed)) == alone
+    assert all(tally.judged for tally in alone[tasks[0]].values()) and alone[tasks[0]]["P0"].digests
 
 
 @pytest.mark.parametrize("kind", ["sync-eio-kept", "sync-eio-reverted", "write-enospc", "short-write", "open-emfile", "rename-eio"])
