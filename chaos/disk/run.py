@@ -194,7 +194,6 @@ class Pool:
         if self._client is not None:
             self._client.close()
 
-<<<<<<< HEAD
     def map(self, tasks: list, until: float | None, work: Callable = perform) -> Iterator:
         """Results as they come; no new task is begun after `until`."""
         if self._executor is None:
