@@ -4,7 +4,7 @@
 #   make test                                               all tests that need Python only
 #   make test-clients                                       Java, librdkafka, kcat, franz-go, kafkajs: what is installed
 #   make mutants [ARGS="--sample 10"]                       broken variants of the broker, each of which must be found
-#   make bench [ARGS="--against kafka --quick"]             throughput and latency, beside Apache Kafka's
+#   make bench [ARGS="--against kafka --readme"]            throughput and latency, beside Apache Kafka's, into README
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed

@@ -92,7 +92,7 @@ def one_turn(make: Maker, directory: Path, mib: int) -> dict[tuple[str, str], fl
         if side.target.process:
             side.target.kill()
         shutil.rmtree(directory, ignore_errors=True)
-        settle()
+        settle(str(directory.parent))
     return found
 
 

@@ -17,6 +17,7 @@ import crc32c
 
 MIB = 1 << 20
 TRIES = 3
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 Facts = dict[str, float]  # by name; the name ends with the unit
 
 
@@ -150,13 +151,18 @@ def memory_mib(pid: int, field: str = "VmRSS") -> float:
         return next(int(line.split()[1]) for line in status if line.startswith(field + ":")) / 1024
 
 
+def processor_seconds(pid: int) -> tuple[float, float]:
+    """(user, kernel) seconds of a process so far, all its threads."""
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return int(fields[11]) / TICKS_PER_SECOND, int(fields[12]) / TICKS_PER_SECOND
+
+
 class Watch:
     """How much of the processors did others use meanwhile? `outside` is in cores: 1.0 is one core all the time.
 
     Ours are this process, its children that have ended, and the processes given. What the kernel does on its own account
     (writing back, interrupts) counts as outside as far as it is accounted to no process of ours."""
-
-    _TICK = os.sysconf("SC_CLK_TCK")
 
     def __init__(self, *pids: int):
         self._pids = pids
@@ -169,13 +175,8 @@ class Watch:
     def _all_busy(self) -> float:
         with open("/proc/stat") as stat:
             user, nice, system, _, _, _, _, steal = map(int, stat.readline().split()[1:9])
-        return (user + nice + system + steal) / self._TICK
+        return (user + nice + system + steal) / TICKS_PER_SECOND
 
     def _of_ours(self) -> float:
         times = os.times()
-        return sum(times[:4]) + sum(self._of_process(pid) for pid in self._pids)
-
-    def _of_process(self, pid: int) -> float:
-        with open(f"/proc/{pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / self._TICK
+        return sum(times[:4]) + sum(sum(processor_seconds(pid)) for pid in self._pids)

@@ -2,7 +2,7 @@
 
 1. A round is every broker once, in the same order: A B A B A B. A ratio is the median of the rounds' own ratios, so
    that what slows the machine for a while slows both sides of it.
-2. Each figure gets a fresh topic. After it the topic is deleted and the machine's dirty pages are written, so that no
+2. Each figure gets a fresh topic. After it the topic is deleted and the file system's dirty pages are written, so that no
    figure pays for the write-back of the one before.
 3. While one broker is measured the other ones run idle. What they, and all other processes of the machine, use of the
    processors meanwhile is measured.
@@ -13,18 +13,18 @@
 """
 
 import itertools
-import os
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from chaos.bench import raw
+from chaos.bench.brokers import Side
 from chaos.bench.drive import Place
 from chaos.bench.machine import Facts, Watch
 from chaos.bench.null import null_server
-from chaos.bench.workloads import FETCH_1M, ONE_RECORD, PRODUCE_1M, PRODUCE_16K, WORKLOADS, Workload
+from chaos.bench.workloads import FETCH_1M, ONE_RECORD, PRODUCE_1M, PRODUCE_16K, WORKLOADS, Workload, fill
 from chaos.targets import NotAvailable
 
 OUTSIDE_CORES_MAX = 0.25  # write-back and interrupts of our own work alone are up to half of it
@@ -120,60 +120,63 @@ def client_limits(chosen: list[Workload], seconds: float, told: Callable[[str], 
     return found
 
 
-def place_of(target: Any, workload: Workload) -> Place:
-    """Makes the topic. Raises NotAvailable where the broker has no such listener."""
+def place_of(side: Side, workload: Workload) -> Place:
+    """Makes the topic, with what must be in it. Raises NotAvailable where the broker has no such listener."""
     name = f"bench-{next(_names)}"
-    place = Place(target.bootstrap, name)
+    plain = place = Place(side.bootstrap, name)
     if workload.tls:
-        if not target.tls_bootstrap:
-            raise NotAvailable(target.no_tls)
-        place = place._replace(bootstrap=target.tls_bootstrap, context=target.context)
+        if not side.tls_bootstrap:
+            raise NotAvailable(side.no_tls)
+        place = place._replace(bootstrap=side.tls_bootstrap, context=side.context)
         try:
             place.connect().close()
         except OSError as error:
-            raise NotAvailable(f"{target.name} does not serve its SSL listener: {error}") from None
-    raw.create_topic(target.bootstrap, name, workload.partitions, {**TOPIC_CONFIGS, **workload.configs})
+            raise NotAvailable(f"{side.name} does not serve its SSL listener: {error}") from None
+    raw.create_topic(side.bootstrap, name, workload.partitions, {**TOPIC_CONFIGS, **workload.configs})
+    if workload.filled:
+        fill(plain)
     return place
 
 
-def turn(target: Any, workload: Workload, seconds: float) -> tuple[dict[str, float], float]:
+def turn(side: Side, workload: Workload, seconds: float) -> tuple[dict[str, float], float]:
     """(figures, cores that others used meanwhile) of one broker."""
-    place = place_of(target, workload)
+    place = place_of(side, workload)
     try:
-        watch = Watch(target.pid)
+        watch = Watch(side.pid)
         return workload.run(place, seconds), watch.outside()
     finally:
-        raw.delete_topic(target.bootstrap, place.topic)
-        settle()
+        raw.delete_topic(side.bootstrap, place.topic)
+        settle(side.target.directory)
 
 
-def settle() -> None:
+def settle(directory: str) -> None:
+    """Write the dirty pages of the file system that has this directory; other ones may be anything, even hung."""
     time.sleep(SETTLE_SECONDS)
-    os.sync()
+    subprocess.run(["sync", "--file-system", directory], check=True)
 
 
-def measure(workload: Workload, targets: dict[str, Any], rounds: int, seconds: float, told: Callable[[str], None]) -> list[Row]:
+def measure(workload: Workload, sides: dict[str, Side], rounds: int, seconds: float, told: Callable[[str], None]) -> list[Row]:
     """The rows of one workload. Raises NotAvailable where it cannot be run on this machine."""
     number = itertools.count(1)
 
     def once() -> Round:
         this, found, outside = next(number), {}, 0.0
-        for name, target in targets.items():
+        for name, side in sides.items():
             told(f"{workload.name}: {name}, round {this} of {rounds}")
-            found[name], used = turn(target, workload, seconds)
+            found[name], used = turn(side, workload, seconds)
             outside = max(outside, used)
         return Round(found, outside)
 
     return rows(workload.name, workload.higher, *in_rounds(once, rounds, told))
 
 
-def warm_up(targets: dict[str, Any], seconds: float, told: Callable[[str], None]) -> None:
+def warm_up(sides: dict[str, Side], seconds: float, told: Callable[[str], None]) -> None:
     """So long for each of the main paths, so that a JVM has compiled what it will run."""
-    for name, target in targets.items():
+    for name, side in sides.items():
         for workload in WORKLOADS:
             if workload.name in (ONE_RECORD, PRODUCE_16K, PRODUCE_1M, FETCH_1M):
                 told(f"warming up {name}: {workload.name}")
-                turn(target, workload, seconds)
+                turn(side, workload, seconds)
 
 
 def add_limits(found: list[Row], facts: Facts, limits: dict[str, dict[str, float]]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.bench import alone, drive, goals, java, machine, null, raw, report, rounds, workloads
+from chaos.bench import alone, cli, drive, goals, java, machine, null, profile, raw, report, rounds, workloads
 from chaos.bench.goals import Goal, judge
 from chaos.bench.rounds import OUTSIDE_CORES_MAX, REPEATS_MAX, SPREAD_MAX, Round, Row
 from refbroker.testing import broker
@@ -189,3 +189,13 @@ def test_javas_consumer_must_have_got_everything():
     assert java.consumed_rate(CONSUMER_TOLD, 32000) == 60.5508
     with pytest.raises(raw.Refused, match="32000 of 32001"):
         java.consumed_rate(CONSUMER_TOLD, 32001)
+
+
+def test_a_profile_counts_samples_by_the_innermost_function():
+    collapsed = "run (a.py:1);select (b.py:20) 30\nrun (a.py:1);append (c.py:7) 50\nrun (a.py:2);append (c.py:9) 20\n"
+    assert profile.own_shares(collapsed) == [("append (c.py)", 0.7), ("select (b.py)", 0.3)]
+
+
+def test_the_readme_has_a_place_for_the_table():
+    text = (cli.ROOT / "README.md").read_text()
+    assert text.index(report.README_BEGIN) < text.index(report.README_END)

@@ -23,6 +23,7 @@ from chaos.bench import raw
 from chaos.targets import Refbroker
 from refbroker.broker import Broker
 from refbroker.config import Config
+from refbroker.frames import SMALL_FRAME_BYTES
 from refbroker.log.disk import Disk, File
 
 REQUESTS, FETCHES = 60, 30
@@ -36,19 +37,23 @@ READ = {"read", "readv", "pread64", "preadv", "preadv2"}
 POLL = {"epoll_wait", "epoll_pwait", "epoll_ctl", "poll"}
 
 # What one request may cost.
-RECEIVES = 2  # the frame; and where its size came alone, the rest of it
+SMALL_RECEIVES = 1  # the frame with its size, and the wish for more than that says that there is no more
+LARGE_RECEIVES = 2  # its size with what came along, then the rest, into a buffer of that size
+EDGE = 2  # calls that strace notes late: the end of what came before the measured time
+SPLIT = 5  # small frames in all that the network may cut in two
 PRODUCE_WRITES = 1  # one writev for each partition's batch
 INDEX_WRITES = 2  # where the log has grown by index.interval.bytes: an entry of the offset index, one of the time index
 SENDS = 1  # the answer; of a Fetch all but the records, which follow by sendfile
 SENDFILES = 1  # a region of one segment; what the socket does not take at once is another (SOCKET_TAKES)
 SOCKET_TAKES = 1 << 15  # bytes at least that a socket takes when it can be written to: a third of its first buffer
-POLLS = 1  # beside one for each receive and two for each further sendfile: to wait, and to be told when to go on
 HEADER_BYTES_READ = 8 << 10  # of a segment by a Fetch: batch headers between two index entries, and no record
 PEAK_BYTES_MAX = 48 << 10  # of Python objects while a megabyte is appended or fetched: decoded request, answer, task
 GROWTH_BYTES_MAX = 64  # what stays of a request: its share of the index entries that are kept in memory
+GROWTH_SLACK = 16 << 10  # what the clockwork keeps meanwhile
+GROWTH_REQUESTS = 300
 
-CALL = re.compile(r"^\d+ +(?:<\.\.\. )?(\w+)(?:\(| resumed>)(?:\d+<([^>]*)>)?")
-RESULT = re.compile(r" = (\d+)")
+CALL = re.compile(r"(\d+) +(\w+)\((?:\d+<([^>]*)>)?")
+RESULT = re.compile(r" = (-?\d+)[^=]*$")
 _numbers = itertools.count()
 
 
@@ -56,6 +61,28 @@ class Call(NamedTuple):
     name: str
     where: str  # path of a file, or `socket:[...]` and the like
     result: int
+
+
+def parse(lines):
+    """strace's lines as calls, without what was tried in vain. A call that another thread interrupts has two lines."""
+    unfinished = {}
+    for line in lines:
+        found = CALL.match(line)
+        if "<unfinished ...>" in line:
+            unfinished[found[1]] = found
+            continue
+        if " resumed>" in line:
+            found = unfinished.pop(line.split()[0], None)  # None: it began before we looked
+        result = RESULT.search(line)
+        if found and result and "EAGAIN" not in line:
+            yield Call(found[2], found[3] or "", int(result[1]))
+
+
+def test_calls_are_read_from_what_strace_writes():
+    lines = ["7 recvfrom(9<socket:[1]>, 0x7f, 100, 0, NULL, NULL) = -1 EAGAIN (Resource temporarily unavailable)",
+             "7 sendfile(9<socket:[1]>, 8</d/t-0/0.log>, [0], 1048576 <unfinished ...>",
+             "8 fdatasync(5</d/a=b.log>)         = 0", "7 <... sendfile resumed> => [900]) = 900", "9 <... futex resumed>) = 0"]
+    assert list(parse(lines)) == [Call("fdatasync", "/d/a=b.log", 0), Call("sendfile", "socket:[1]", 900)]
 
 
 class Traced:
@@ -75,15 +102,13 @@ class Traced:
         with open(self.path) as file:
             file.seek(before)
             lines = file.read().splitlines()
-        parsed = [(CALL.match(line), RESULT.search(line.rpartition(")")[2]), line) for line in lines if "resumed>" not in line]
-        return [Call(call[1], call[2] or "", int(result[1]) if result else 0)
-                for call, result, line in parsed if call and "EAGAIN" not in line]
+        return list(parse(lines))
 
     def _quiet(self):
         """Until nothing is called any more: the last answer is with the client before strace has noted its send."""
         size = -1
         while size != (size := self.path.stat().st_size):
-            time.sleep(0.1)
+            time.sleep(0.2)
 
 
 def count(calls, names, where=""):
@@ -115,13 +140,14 @@ def test_system_calls_of_a_produce_request(traced, size, partitions):
     calls = traced.during(lambda: [connection.call(frame) for _ in range(REQUESTS)])
     raw.check_produced(connection.call(frame))
     connection.close()
-    segments = len(frame) // LOOPBACK_SEGMENT
+    large = len(frame) > SMALL_FRAME_BYTES
+    receives_max = LARGE_RECEIVES + len(frame) // LOOPBACK_SEGMENT if large else SMALL_RECEIVES
     receives = count(calls, RECEIVE, "socket")
-    assert REQUESTS <= receives <= REQUESTS * (RECEIVES + segments) + SLACK
-    assert count(calls, WRITE, ".log") == REQUESTS * PRODUCE_WRITES * partitions
-    assert count(calls, WRITE, "index") <= REQUESTS * INDEX_WRITES * partitions
-    assert REQUESTS <= count(calls, SEND, "socket") <= REQUESTS * SENDS + SLACK
-    assert count(calls, POLL) <= REQUESTS * POLLS + receives + SLACK
+    assert REQUESTS <= receives <= REQUESTS * receives_max + SPLIT
+    assert 0 <= count(calls, WRITE, ".log") - REQUESTS * PRODUCE_WRITES * partitions <= EDGE
+    assert count(calls, WRITE, "index") <= REQUESTS * INDEX_WRITES * partitions + EDGE
+    assert REQUESTS <= count(calls, SEND, "socket") <= REQUESTS * SENDS + EDGE
+    assert count(calls, POLL) <= receives + SLACK  # each wait is for something that comes
     assert count(calls, READ, topic) == 0
     assert count(calls, {"fsync", "fdatasync"}, ".log") == 0  # checkpoints of their own have one now and then
     known = RECEIVE | WRITE | SEND | POLL | {"futex"}  # the interpreter's lock, while a checkpoint's thread is at the disk
@@ -146,14 +172,14 @@ def test_system_calls_of_a_fetch_request(traced, size):
     assert len(got) == FETCHES and min(got) >= LARGE - size
     takes = max(got) // SOCKET_TAKES
     receives, sends = count(calls, RECEIVE, "socket"), count(calls, {"sendfile"})
-    assert FETCHES <= receives <= FETCHES * RECEIVES + SLACK
-    assert FETCHES <= count(calls, SEND, "socket") <= FETCHES * SENDS + SLACK
-    assert FETCHES <= sends <= FETCHES * (SENDFILES + takes) + SLACK
+    assert FETCHES <= receives <= FETCHES * SMALL_RECEIVES + SPLIT
+    assert FETCHES <= count(calls, SEND, "socket") <= FETCHES * SENDS + EDGE
+    assert FETCHES <= sends <= FETCHES * (SENDFILES + takes) + EDGE
     sent = sum(call.result for call in calls if call.name == "sendfile")
     assert sum(got) <= sent <= FETCHES << 20
     assert sum(call.result for call in calls if call.name in SEND) <= FETCHES * 200  # no record is among what is sent otherwise
     assert sum(call.result for call in calls if call.name in READ and topic in call.where) <= FETCHES * HEADER_BYTES_READ
-    assert count(calls, POLL) <= FETCHES * POLLS + receives + 2 * (sends - FETCHES) + SLACK
+    assert count(calls, POLL) <= receives + 2 * (sends - FETCHES) + SLACK
     assert count(calls, WRITE, topic) == 0
 
 
@@ -185,9 +211,9 @@ def inside(tmp_path):
         loop.close()
 
 
-def peak_and_growth(work, times=20):
-    """(bytes at most at one time in any of the calls, bytes that stay for each call) of Python objects."""
-    for _ in range(times):
+def peak_and_growth(work, times):
+    """(bytes at most at one time in any of the calls, bytes that stay after all of them) of Python objects."""
+    for _ in range(10):
         work()
     gc.collect()
     tracemalloc.start()
@@ -199,20 +225,20 @@ def peak_and_growth(work, times=20):
             work()
         peak = tracemalloc.get_traced_memory()[1] - before
         gc.collect()
-        return peak, (tracemalloc.get_traced_memory()[0] - before) / times
+        return peak, tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_no_copy_of_a_batch_is_made_when_it_is_appended(inside, size):
+@pytest.mark.parametrize(("size", "times"), [(SMALL, GROWTH_REQUESTS), (LARGE, 20)])
+def test_no_copy_of_a_batch_is_made_when_it_is_appended(inside, size, times):
     raw.create_topic(inside, "t", 1, {})
     connection, frame = raw.Connection(inside), raw.produce_frame("t", raw.batch(1, size))
-    peak, growth = peak_and_growth(lambda: connection.call(frame))
+    peak, growth = peak_and_growth(lambda: connection.call(frame), times)
     raw.check_produced(connection.call(frame))
     connection.close()
     assert peak <= PEAK_BYTES_MAX
-    assert growth <= GROWTH_BYTES_MAX
+    assert growth <= GROWTH_BYTES_MAX * times + GROWTH_SLACK
 
 
 def test_no_record_becomes_a_python_object_when_it_is_fetched(inside):
@@ -225,10 +251,10 @@ def test_no_record_becomes_a_python_object_when_it_is_fetched(inside):
         reader.offset = 0
         assert reader.read() > LARGE
 
-    peak, growth = peak_and_growth(read)
+    peak, growth = peak_and_growth(read, times=20)
     connection.close()
     assert peak <= PEAK_BYTES_MAX
-    assert growth <= GROWTH_BYTES_MAX
+    assert growth <= GROWTH_SLACK
 
 
 def test_a_copy_would_be_found(inside, monkeypatch):
