@@ -141,7 +141,8 @@ class Answer:
 @dataclass
 class History:
     """All that the clients of one run saw, in the order in which each wrote it. `seeks` says at which offset a stretch of
-    reading began; `clients` what each client is; `left` which of them finished in order."""
+    reading began; `assignments` who was given partitions when (client, ns); `clients` what each client is; `left` which of them
+    finished in order."""
 
     sends: dict[tuple[str, int], Send] = field(default_factory=dict)
     commits: list[Commit] = field(default_factory=list)
@@ -149,6 +150,7 @@ class History:
     errors: list[str] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     seeks: dict[tuple[str, str, int, int], int] = field(default_factory=dict)
+    assignments: list[tuple[str, int]] = field(default_factory=list)
     clients: dict[str, dict] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)
 
@@ -221,13 +223,14 @@ class _Reader:
         send = self.history.sends[self.client, event["id"]]
         send.outcome, send.completed, send.error = ("failed" if event["sure"] else "unknown"), time_ns, event["error"]
 
-    def _assigned(self, event: dict, _time: int) -> None:
+    def _assigned(self, event: dict, time_ns: int) -> None:
+        self.history.assignments.append((self.client, time_ns))
         for topic, partition in event["partitions"]:
             self._stretches[topic, partition] = self._stretches.get((topic, partition), 0) + 1
 
-    def _seek(self, event: dict, time_ns: int) -> None:
+    def _seek(self, event: dict, _time: int) -> None:
         where = event["topic"], event["partition"]
-        self._assigned({"partitions": [where]}, time_ns)
+        self._stretches[where] = self._stretches.get(where, 0) + 1
         self.history.seeks[self.client, *where, self._stretches[where]] = event["offset"]
 
     def _seen(self, event: dict, time_ns: int) -> None:

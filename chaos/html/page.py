@@ -19,7 +19,7 @@ nav{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:.88rem;margin:12px 0}
 .banner{border:1px solid;border-left-width:6px;border-radius:6px;padding:10px 14px;margin:12px 0}
 .banner strong{font-size:1.1rem}.good{color:var(--good)}.warn{color:var(--warn)}.bad{color:var(--bad)}
 .banner.good{background:var(--good-bg)}.banner.warn{background:var(--warn-bg)}.banner.bad{background:var(--bad-bg)}
-.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(140px,1fr));gap:8px;margin:10px 0}
+.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(118px,1fr));gap:8px;margin:10px 0}
 .facts div{background:var(--panel);border-radius:6px;padding:7px 11px}.facts b{display:block;font-size:1.02rem;font-variant-numeric:tabular-nums}
 .facts span{color:var(--soft);font-size:.8rem}
 .scroll{overflow-x:auto;border:1px solid var(--line);border-radius:6px;margin:8px 0}

@@ -22,6 +22,7 @@ from chaos.report import Place
 BYTES_MAX = 500_000
 FAULTS = {"F0": "clean stop", "F1": "process killed", "F2": "power lost", "F3": "write or fsync fails", "F4": "no space, no descriptors, short write",
           "F5": "bits decay, writes land elsewhere", "F6": "the network lies", "F7": "the clock jumps"}
+WORST = ("BROKEN", "bad", "BROKEN"), ("weaker", "weak", "weaker"), ("allowed loss", "warn", "held, with allowed losses"), ("held", "good", "held")
 EXAMPLES_MAX = 5
 EVIDENCE_MAX = 1500  # characters of one finding
 STORY_MAX = 12_000  # characters of one story; its own page has it all
@@ -31,6 +32,8 @@ STYLE = chart.STYLE + """
 .verdicts td span{font-weight:400;color:var(--soft);font-variant-numeric:tabular-nums}.verdicts td.bad{background:var(--bad-bg)}
 .verdicts td.warn{background:var(--warn-bg)}.verdicts .fault th{background:var(--panel);text-align:left}
 .verdicts.news tr.quiet{display:none}
+.verdicts td.weak{color:var(--violet);font-weight:600}.glance td{text-align:center;font-weight:600;white-space:nowrap}.glance td span{display:block;font-weight:400;font-size:.76rem;color:var(--soft)}
+.glance th{white-space:nowrap}.glance td.good{background:var(--good-bg)}.glance td.warn{background:var(--warn-bg)}.glance td.bad{background:var(--bad-bg)}.glance td.weak{color:var(--violet)}
 .failure{border-left:4px solid var(--bad);padding-left:12px;margin:18px 0}
 .coverage td:not(:nth-child(-n+2)){text-align:right;font-variant-numeric:tabular-nums}.coverage td.no{color:var(--soft)}
 button{font:inherit;font-size:.84rem;color:var(--text);background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:3px 10px;cursor:pointer}
@@ -75,7 +78,7 @@ def render(report) -> str:
 
 
 def _render(report, limits: Limits) -> str:
-    body = [*_head(report), *_broken(report, limits), *_verdicts(report, limits), *_timelines(report, limits), *_figures(report),
+    body = [*_head(report), *_broken(report, limits), *_weaker(report, limits), *_verdicts(report, limits), *_timelines(report, limits), *_figures(report),
             *_coverage(report, limits), *_not_done(report), *_foot(report)]
     return page("refbroker chaos: " + _outcome(report)[1], body, STYLE, SCRIPT)
 
@@ -96,14 +99,37 @@ def _head(report) -> Iterator[str]:
     yield banner(kind, head, text)
     rows = report.rows.values()
     yield facts([
-        ("seed", str(report.seed)), ("begun (UTC)", time.strftime("%Y-%m-%d %H:%M", time.gmtime(report.started))),
+        ("judged", report.target), ("seed", str(report.seed)), ("begun (UTC)", time.strftime("%m-%d %H:%M", time.gmtime(report.started))),
         ("seconds", round(time.time() - report.started)), ("statements judged", len({key[1] for key in report.rows})),
         ("judgements", sum(row.judged for row in rows)), ("allowed losses", sum(row.allowed for row in rows)),
         ("broken", sum(len(row.broken) for row in rows))])
     yield f"<p>The same run again: <code>{escape(report.again or f'make chaos SEED={report.seed}')}</code></p>"
+    yield from _glance(report)
     yield ("<nav>" + ("<a href='#broken'>What broke</a>" if report.exit_code == 1 else "") + "<a href='#verdicts'>Verdicts</a>"
            + ("<a href='#timelines'>Time lines</a>" if report.timelines else "") + "<a href='#figures'>How much was tried</a>"
            + ("<a href='#coverage'>Crash space</a>" if report.coverage else "") + "<a href='#not'>What was not done</a></nav>")
+
+
+def _glance(report) -> Iterator[str]:
+    """Layers by fault classes: the worst verdict of each, in one small table."""
+    cells: dict[str, dict[str, list]] = {}
+    for place, row in report.rows.items():
+        cells.setdefault(place.layer, {}).setdefault(place.fault, []).append((place.statement, row))
+    faults = sorted({place.fault for place in report.rows})
+    if not faults:
+        return
+    yield '<div class=scroll><table class=glance aria-label="layers by faults"><thead><tr><th>layer</th>'
+    yield "".join(f"<th>{escape(fault)} <small class=soft>{escape(FAULTS.get(fault, ''))}</small></th>" for fault in faults) + "</tr></thead><tbody>"
+    for layer, found in sorted(cells.items()):
+        yield f"<tr><th>{escape(layer)}</th>"
+        for fault in faults:
+            rows = found.get(fault, [])
+            verdicts = {row.verdict for _, row in rows}
+            kind, word = next(((kind, word) for verdict, kind, word in WORST if verdict in verdicts), ("", ""))
+            said = f"<span>{len({statement for statement, _ in rows})} statements, {number(sum(row.judged for _, row in rows))} judgements</span>" if rows else ""
+            yield f'<td class="{kind}">{word}{said}</td>'
+        yield "</tr>"
+    yield "</tbody></table></div>"
 
 
 # ------------------------------------------------------------ what broke
@@ -124,8 +150,11 @@ def _broken(report, limits: Limits) -> Iterator[str]:
         mine = [path for path in plans if (plans[path].get("statement"), plans[path].get("crash", {}).get("fault")) == (statement, fault)]
         for path in mine if layer == "disk" else ():
             yield _plan(path, plans[path], told, len(told) < limits.stories)
-        if layer != "disk" or not mine:
-            yield f"<p>Again: <code>{escape(f'refbroker-chaos run --layers {layer} --seed {report.seed}')}</code></p>"
+        kept = [each for each in report.kept if (each.layer, each.policy, each.fault) == (layer, policy, fault)]
+        yield from (_kept(each) for each in kept[:limits.stories])
+        if not kept and (layer != "disk" or not mine):
+            at = "" if report.target == "refbroker" else f" --target {report.target}"
+            yield f"<p>Again: <code>{escape(f'refbroker-chaos run --layers {layer}{at} --seed {report.seed}')}</code></p>"
         yield "</section>"
     if len(broken) > limits.failures:
         yield f"<p>{len(broken) - limits.failures} more rows are broken; <code>results.json</code> has them all.</p>"
@@ -142,6 +171,30 @@ def _finding(finding) -> str:
     where = f"{finding.topic}-{finding.partition} at offset {finding.offset}: " if finding.topic else ""
     text = finding.evidence if len(finding.evidence) <= EVIDENCE_MAX else finding.evidence[:EVIDENCE_MAX] + " ..."
     return f"<b>{escape(finding.anomaly)}</b> {escape(where + text)}"
+
+
+def _weaker(report, limits: Limits) -> Iterator[str]:
+    """What another broker does not keep, and does not have to: labelled, with the same evidence."""
+    rows = [(key, row) for key, row in sorted(report.rows.items(), key=_row_order) if row.weaker and not row.broken]
+    if not rows:
+        return
+    yield "<h2 id=weaker>Weaker than refbroker's contract</h2>"
+    yield ("<p class=soft>These statements are stricter than what Kafka promises. That they do not hold here is told and does not count as broken "
+           "(<code>--stricter</code> makes it count).</p>")
+    for key, row in rows[:limits.failures]:
+        yield f"<h3>{escape(key.label)}: {escape(_title(key.statement))}</h3>"
+        yield f"<p class=soft>{escape(f'{key.layer} layer, {key.fault}, policy {key.policy}: {len(row.weaker)} times')}</p>"
+        yield "<ul>" + "".join(f"<li>{_finding(finding)}</li>" for finding in row.weaker[:EXAMPLES_MAX]) + "</ul>"
+        for each in report.kept:
+            if (each.layer, each.policy, each.fault) == (key.layer, key.policy, key.fault):
+                yield _kept(each)
+                break
+
+
+def _kept(kept) -> str:
+    cut = f"\n... {kept.directory}/story.txt has the rest\n" if len(kept.story) > STORY_MAX else ""
+    return (f"<p>Replay: <code>{escape(kept.replay)}</code></p><details><summary>Story, with the files and the broker's own command line</summary>"
+            f"<pre>{escape(kept.story[:STORY_MAX] + cut)}</pre></details>")
 
 
 def _plan(path: Path, plan: dict, told: set[Path], with_story: bool) -> str:
@@ -183,7 +236,7 @@ def _story_page(path: Path) -> None:
 def _verdicts(report, limits: Limits) -> Iterator[str]:
     yield "<h2 id=verdicts>Verdicts by statement, policy and fault</h2>"
     yield ("<p class=soft>How often each statement was judged. <b class=warn>+n allowed</b>: acked records were lost, and the contract says that they may be. "
-           "<b class=bad>BROKEN</b>: more than that.</p>")
+           "<b class=bad>BROKEN</b>: more than that. Rows about records stand apart by the acks that they were sent with.</p>")
     if not report.rows:
         yield "<p>Nothing was judged.</p>"
     told = {key for key, _ in _broken_rows(report)[:limits.failures]}

@@ -45,9 +45,10 @@ def delete_topics(bootstrap: str, topics: Iterable[str]) -> None:
         future.exception(ANSWER_SECONDS_MAX)
 
 
-def topic_exists(bootstrap: str, topic: str) -> bool:
+def topics(bootstrap: str) -> set[str]:
+    """The names of all topics."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    return topic in admin.list_topics(timeout=ANSWER_SECONDS_MAX).topics
+    return set(admin.list_topics(timeout=ANSWER_SECONDS_MAX).topics)
 
 
 def read_all(bootstrap: str, topics: dict[str, int]) -> tuple[dict, dict]:

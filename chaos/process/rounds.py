@@ -87,7 +87,6 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
                     load=(clients.begun, clients.ended), service_bound_ns=int(SERVICE_SECONDS_MAX * 1e9), read_on_ns=clients.read_on_ns)
         findings += checks.check_all(_observe(target.bootstrap, case))
         findings += _times_and_files(target, directory)
-        target.stop()
     finally:
         if clients:
             clients.kill()
@@ -137,7 +136,7 @@ def _observe(bootstrap: str, case: Case) -> Case:
 
 
 def _times_and_files(target: Process, directory: Path) -> list[Finding]:
-    """The files against each other, and lookups by time against the log: with the indexes, and with all of them deleted."""
+    """The files against each other, and lookups by time against the log: with the indexes, and with all of them deleted. The target is dead afterwards."""
     findings = check_files(Path(target.data_directory), TOPICS, preallocated=target.name != "refbroker")
     segments = observe.read_files(Path(target.data_directory), TOPICS)
     records = {where: [r for s in parts for b in s.batches for r in b.records] for where, parts in segments.items()}
@@ -166,7 +165,6 @@ def _times_and_files(target: Process, directory: Path) -> list[Finding]:
                 findings.append(Finding("C2.12", "derived files", *where, ends[where], "another log without its derived files"))
     finally:
         other.kill()
-    target.start()
     return findings
 
 

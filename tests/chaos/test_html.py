@@ -8,8 +8,10 @@ import json
 import re
 import struct
 import zlib
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
@@ -21,11 +23,11 @@ from chaos.contract import STATEMENTS
 from chaos.disk.driver import POLICIES
 from chaos.disk.lab import Lab, Limits
 from chaos.disk.model import SimFile
-from chaos.history import History, Send
+from chaos.history import Commit, History, Seen, Send
 from chaos.html import chart, fates, github, story
 from chaos.html import report as report_page
 from chaos.process.timeline import Strike, timeline
-from chaos.report import Report
+from chaos.report import Kept, Report
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 HOSTILE = "<script>document.title='gone'</script> & \"quoted\" 'x' ]]> --> %\n::error::"
@@ -237,6 +239,62 @@ def test_a_time_line_counts_from_the_first_request():
     assert (line["acked"], line["seen"]) == ([1, 1, 0, 1], [0, 0, 0, 0])
     assert line["faults"] == [{"what": "SIGKILL", "ms": 160, "until_ms": 300}]
     assert timeline("process", "none", "F1", History(), [])["acked"] == [0]
+
+
+def test_a_time_line_has_a_strip_for_each_client():
+    ms = 1_000_000
+    history = History(clients={"p": {"library": "librdkafka 2", "idempotent": True}, "c": {"library": "aiokafka 1", "group": "g"}, "idle": {}})
+    history.sends["p", 0] = Send("p", 0, "t", "all", True, 0, "acked", 150 * ms, 0, 0)
+    history.sends["p", 1] = Send("p", 1, "t", "all", True, 10 * ms, "unknown", 260 * ms)
+    history.seen.append(Seen("c", "t", 0, 0, 310 * ms, ("p", 0)))
+    history.commits.append(Commit("c", "g", "t", 0, 1, 300 * ms, "acked", 320 * ms))
+    history.assignments.append(("c", 120 * ms))
+    line = timeline("process", "none", "F1", history, [Strike("SIGKILL", 200 * ms, 330 * ms)])
+    assert line["lanes"] == [
+        {"name": "c", "what": "aiokafka 1, member of a group", "counts": [0, 0, 0, 1], "marks": [[120, "rebalance"], [320, "commit"]]},
+        {"name": "p", "what": "librdkafka 2, idempotent", "counts": [0, 1, 0, 0], "marks": [[260, "no answer"]]}]
+    document = check_page(report_page.render(replace(sample_report(False), timelines=[line])))
+    for words in ("aiokafka 1, member of a group: 1 records, commit 1, rebalance 1", "librdkafka 2, idempotent: 1 records, no answer 1"):
+        assert words in document.text
+
+
+def test_another_broker_is_told_apart_from_a_broken_one(tmp_path):
+    """What breaks only a stricter statement is labelled and kept; the same finding counts where that was asked for."""
+    for strict, exit_code in ((False, 0), (True, 1)):
+        report = Report(3, "refbroker-chaos run --target kafka", target="kafka", strict=strict)
+        report.judge("process", "none", "F1", [("C1.2", "all"), "C2.4"], [Finding("C2.4", "over-truncation", "t", 0, 7, "two of three batches kept")])
+        report.kept.append(Kept("process", "none", "F1", "build/chaos/process/none-kill", "refbroker-chaos replay build/x", "Once upon a time"))
+        report.write(tmp_path)
+        results = json.loads((tmp_path / "results.json").read_text())
+        assert results["exit_code"] == report.exit_code == exit_code
+        assert [(row["statement"], row["acks"], row["verdict"]) for row in results["rows"]] == [
+            ("C1.2", "all", "held"), ("C2.4", "any", "BROKEN" if strict else "weaker")]
+        document = check_page((tmp_path / "report.html").read_text())
+        assert ("Weaker than refbroker's contract" in document.text) == (not strict)
+        for words in ("two of three batches kept", "refbroker-chaos replay build/x", "Once upon a time", "kafka", "acks=all"):
+            assert words in document.text
+        assert ("stricter than kafka" in github.summary(report).lower()) == (not strict)
+
+
+def test_junit_has_a_case_for_each_row_and_for_what_was_not_run(tmp_path):
+    report = sample_report()
+    report.write(tmp_path)
+    suite = ElementTree.parse(tmp_path / "junit.xml").getroot().find("testsuite")
+    cases = suite.findall("testcase")
+    assert len(cases) == len(report.rows) + 1 == int(suite.get("tests"))
+    assert {case.get("name") for case in cases if case.find("failure") is not None} == {"C1.3 P3", "C2.8 none"}
+    assert int(suite.get("failures")) == 2 and int(suite.get("skipped")) == 1
+    assert [case.find("skipped").get("message") for case in cases if case.find("skipped") is not None] == ["device: needs root and /dev/loop-control"]
+
+
+def test_an_interrupted_run_has_a_report_of_what_was_done(tmp_path):
+    """From nothing at all to a part; with a line that XML could not hold."""
+    for report in (Report(5), Report(5, not_enough=["interrupted: this is the report of what was done so far"], not_run=["device: \x00\x1b[1m"]),
+                   sample_report(False)):
+        report.write(tmp_path)
+        check_page((tmp_path / "report.html").read_text())
+        ElementTree.parse(tmp_path / "junit.xml")
+        assert json.loads((tmp_path / "results.json").read_text())["seed"] == report.seed
 
 
 # ------------------------------------------------------------ commands and CI

@@ -10,6 +10,7 @@ from chaos.process.clients import DRAIN_SECONDS, Pace, Reader, Stop, Visits, Wri
 
 LIBRARY = f"aiokafka {aiokafka.__version__}"
 UNDER_WAY_MAX = 500
+FAILURES = (Exception, asyncio.CancelledError)  # the library's own tasks are cancelled, and it lets that through; nobody cancels us
 
 
 async def producer(spec: dict, history: Recorder, stop: Stop) -> None:
@@ -26,7 +27,7 @@ async def producer(spec: dict, history: Recorder, stop: Stop) -> None:
         try:
             sent = await delivery
             writer.acked(number, sent.partition, sent.offset)
-        except Exception as error:  # whatever the library makes of a dead broker: we know nothing of this record
+        except FAILURES as error:  # whatever the library makes of a dead broker: we know nothing of this record
             writer.failed(number, type(error).__name__)
 
     while not stop.asked:
@@ -34,7 +35,7 @@ async def producer(spec: dict, history: Recorder, stop: Stop) -> None:
             number, topic, key, value = writer.next()
             try:  # one after the other: what is handed over in this order must lie in this order
                 delivery = await client.send(topic, value, key=key)
-            except Exception as error:
+            except FAILURES as error:
                 writer.failed(number, type(error).__name__)
             else:
                 task = asyncio.create_task(told(number, delivery))
@@ -70,7 +71,7 @@ async def consumer(spec: dict, history: Recorder, stop: Stop) -> None:
         while not visits.over:
             try:
                 batches = await client.getmany(timeout_ms=200)
-            except Exception as error:
+            except FAILURES as error:
                 reader.error("poll", error)
                 await asyncio.sleep(0.1)
                 continue
@@ -81,7 +82,7 @@ async def consumer(spec: dict, history: Recorder, stop: Stop) -> None:
                 try:
                     await asyncio.wait_for(client.commit({TopicPartition(topic, partition): offset}), 5)
                     reader.committed()
-                except (asyncio.TimeoutError, Exception) as error:
+                except FAILURES as error:
                     reader.uncommitted(type(error).__name__)
         await _stopped(client, history)
 
@@ -91,7 +92,7 @@ async def _started(client, stop: Stop) -> bool:
         try:
             await client.start()
             return True
-        except Exception:  # the broker may be down at this moment, too
+        except FAILURES:  # the broker may be down at this moment, too
             await asyncio.sleep(0.1)
     return False
 
@@ -99,5 +100,5 @@ async def _started(client, stop: Stop) -> bool:
 async def _stopped(client, history: Recorder) -> None:
     try:
         await asyncio.wait_for(client.stop(), 3)
-    except (asyncio.TimeoutError, Exception) as error:
+    except FAILURES as error:
         history.write("error", error=f"stop: {type(error).__name__}")
