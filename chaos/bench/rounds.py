@@ -17,12 +17,12 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chaos.bench import raw
 from chaos.bench.brokers import Side
 from chaos.bench.drive import Place
-from chaos.bench.machine import Facts, Watch
+from chaos.bench.machine import Facts, Watch, memory_mib
 from chaos.bench.null import null_server
 from chaos.bench.workloads import FETCH_1M, ONE_RECORD, PRODUCE_1M, PRODUCE_16K, WORKLOADS, Workload, fill
 from chaos.targets import NotAvailable
@@ -47,6 +47,7 @@ class Row:
     limit: float | None = None  # the client's
     repeated: int = 0
     noisy: bool = False
+    memory_mib: dict[str, float] = field(default_factory=dict)  # resident, of each broker after the last round
 
     def median(self, name: str) -> float:
         return statistics.median(self.values[name])
@@ -167,7 +168,9 @@ def measure(workload: Workload, sides: dict[str, Side], rounds: int, seconds: fl
             outside = max(outside, used)
         return Round(found, outside)
 
-    return rows(workload.name, workload.higher, *in_rounds(once, rounds, told))
+    found = rows(workload.name, workload.higher, *in_rounds(once, rounds, told))
+    memory = {name: memory_mib(side.pid) for name, side in sides.items()}
+    return [replace(row, memory_mib=memory) for row in found]
 
 
 def warm_up(sides: dict[str, Side], seconds: float, told: Callable[[str], None]) -> None:
