@@ -130,7 +130,7 @@ def measure(makers: dict[str, Maker], scratch: Path, rounds: int, mib: int, fact
     result = []
     for key in next(iter(kept[0].figures.values())):
         only = [Round({name: {key[1]: one.figures[name][key]} for name in makers}, 0.0) for one in kept]
-        result += rows(key[0], False, only, repeats, noisy)
+        result += rows(key[0], False, only, 0 if result else repeats, noisy)  # the rounds are of all of them
     for row in result:
         row.raw = facts["read and CRC-32C s/GiB"] if row.workload == RECOVERY else None
     return result

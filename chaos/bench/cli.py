@@ -104,7 +104,7 @@ def _measure(against: str | None, quick: bool, rounds: int, only: str | None, sc
         method.warm_up(sides, 0.5 if quick else 3.0, _progress)
         for workload in chosen:
             try:
-                rows += method.measure(workload, sides, rounds, 0.7 if quick else 1.6, _progress)
+                rows += method.measure(workload, sides, rounds, 0.7 if quick else 1.6, _progress, method.repeats_left(rows))
             except NotAvailable as why:
                 missing[workload.name] = str(why)
         memory = {name: machine.memory_mib(side.pid) for name, side in sides.items()}

@@ -13,7 +13,7 @@ from typing import Any
 from chaos.bench.brokers import OURS
 from chaos.bench.goals import GOALS, judge
 from chaos.bench.machine import Facts, describe
-from chaos.bench.rounds import REPEATS_MAX, Row
+from chaos.bench.rounds import Row, repeated
 
 README_BEGIN, README_END = "<!-- bench: written by `refbroker bench --readme` -->", "<!-- bench ends -->"
 
@@ -54,12 +54,11 @@ def verdict(rows: list[Row], against: str | None) -> str:
 
 def notes(rows: list[Row], missing: dict[str, str], rounds: int) -> list[str]:
     """What a reader must know about these figures: repeated and noisy rounds, and what was not run."""
-    repeated = sum({row.workload: row.repeated for row in rows}.values())
     noisy = sorted({row.workload for row in rows if row.noisy})
     lines = [f"Medians of {rounds} rounds, brokers in turn (lowest to highest); a ratio is the median of the rounds' ratios."]
-    lines.append(f"{repeated} noisy rounds were thrown away and repeated." if repeated else "No round was noisy.")
+    lines.append(f"{repeated(rows)} noisy rounds were thrown away and repeated." if repeated(rows) else "No round was noisy.")
     if noisy:
-        lines.append(f"Still noisy after {REPEATS_MAX} repeats, not to be relied on: {'; '.join(noisy)}.")
+        lines.append(f"Still noisy, not to be relied on: {'; '.join(noisy)}.")
     return lines + [f"Not run: {name}: {why}" for name, why in missing.items()]
 
 

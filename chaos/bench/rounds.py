@@ -8,7 +8,8 @@
    processors meanwhile is measured.
 4. A round is noisy where others used more than OUTSIDE_CORES_MAX. It is thrown away and done again. When all
    are there and the first figure's spread, (highest - lowest) / median, is above SPREAD_MAX at any broker, the round
-   that is furthest from the median is done again. Both as often as REPEATS_MAX allows; then the figures stand as they
+   that is furthest from the median is done again. Both as often as REPEATS_MAX and, for a whole run,
+   REPEATS_IN_ALL_MAX allow; then the figures stand as they
    are, and the table says that they are noisy.
 """
 
@@ -30,6 +31,7 @@ from chaos.targets import NotAvailable
 OUTSIDE_CORES_MAX = 0.25  # write-back and interrupts of our own work alone are up to half of it
 SPREAD_MAX = 0.25
 REPEATS_MAX = 2  # of one workload
+REPEATS_IN_ALL_MAX = 24  # of a run: on a machine that is never quiet it still ends
 SETTLE_SECONDS = 0.15  # until a deleted topic's files are gone: what is gone need not be written back
 TOPIC_CONFIGS = {"file.delete.delay.ms": "0"}
 _names = itertools.count()
@@ -76,13 +78,24 @@ def spread(values: list[float]) -> float:
     return (max(values) - min(values)) / statistics.median(values) if len(values) > 1 else 0.0
 
 
-def in_rounds(once: Callable[[], Round], rounds: int, told: Callable[[str], None]) -> tuple[list[Round], int, bool]:
+def repeats_left(found: list[Row]) -> int:
+    """How many repeats the next workload of a run may have, after these rows."""
+    return max(0, min(REPEATS_MAX, REPEATS_IN_ALL_MAX - repeated(found)))
+
+
+def repeated(found: list[Row]) -> int:
+    return sum({row.workload: row.repeated for row in found}.values())
+
+
+def in_rounds(
+    once: Callable[[], Round], rounds: int, told: Callable[[str], None], repeats_max: int = REPEATS_MAX
+) -> tuple[list[Round], int, bool]:
     """(as many rounds as asked for, how many were repeated, whether they are noisy all the same)."""
     kept: list[Round] = []
     repeats = 0
     while True:
         found = once()
-        if found.outside_cores > OUTSIDE_CORES_MAX and repeats < REPEATS_MAX:
+        if found.outside_cores > OUTSIDE_CORES_MAX and repeats < repeats_max:
             repeats += 1
             told(f"noisy round repeated: others used {found.outside_cores:.2f} cores")
             continue
@@ -91,7 +104,7 @@ def in_rounds(once: Callable[[], Round], rounds: int, told: Callable[[str], None
             continue
         name = max(found.figures, key=lambda name: spread(_first_figures(kept, name)))
         values = _first_figures(kept, name)
-        if spread(values) <= SPREAD_MAX or repeats >= REPEATS_MAX:
+        if spread(values) <= SPREAD_MAX or repeats >= repeats_max:
             noisy = spread(values) > SPREAD_MAX or any(one.outside_cores > OUTSIDE_CORES_MAX for one in kept)
             return kept, repeats, noisy
         repeats += 1
@@ -156,7 +169,9 @@ def settle(directory: str) -> None:
     subprocess.run(["sync", "--file-system", directory], check=True)
 
 
-def measure(workload: Workload, sides: dict[str, Side], rounds: int, seconds: float, told: Callable[[str], None]) -> list[Row]:
+def measure(
+    workload: Workload, sides: dict[str, Side], rounds: int, seconds: float, told: Callable[[str], None], repeats_max: int
+) -> list[Row]:
     """The rows of one workload. Raises NotAvailable where it cannot be run on this machine."""
     number = itertools.count(1)
 
@@ -168,7 +183,7 @@ def measure(workload: Workload, sides: dict[str, Side], rounds: int, seconds: fl
             outside = max(outside, used)
         return Round(found, outside)
 
-    found = rows(workload.name, workload.higher, *in_rounds(once, rounds, told))
+    found = rows(workload.name, workload.higher, *in_rounds(once, rounds, told, repeats_max))
     memory = {name: memory_mib(side.pid) for name, side in sides.items()}
     return [replace(row, memory_mib=memory) for row in found]
 

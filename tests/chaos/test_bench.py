@@ -54,6 +54,13 @@ def test_what_stays_noisy_is_called_noisy():
     assert noisy
 
 
+def test_the_repeats_of_a_whole_run_are_bounded():
+    often = [Row(str(number), "x", True, repeated=REPEATS_MAX) for number in range(rounds.REPEATS_IN_ALL_MAX // REPEATS_MAX)]
+    assert rounds.repeats_left(often[1:]) == REPEATS_MAX and rounds.repeats_left(often) == 0
+    once, left = scripted((10, 5, 9), (10, 5, 9))
+    assert rounds.in_rounds(once, 1, [].append, repeats_max=0)[1:] == (0, True) and len(left) == 1
+
+
 @given(st.lists(st.floats(1, 100), min_size=2, max_size=6))
 def test_spread_is_relative_to_the_median(values):
     assert rounds.spread(values) == pytest.approx(rounds.spread([value * 7 for value in values]))
