@@ -55,7 +55,7 @@ def keep(report: Report, place: Path, layer: str, target: Target, case: Case, fi
     if not history.exists():  # power cuts share the history of their load
         history = place.parent / "history"
     details = {
-        "format": FORMAT, "layer": layer, "target": getattr(target, "described_by", target.name), "seed": report.seed, "again": report.again,
+        "format": FORMAT, "layer": layer, "target": target.origin or target.name, "seed": report.seed, "again": report.again,
         "policy": asdict(case.policy), "properties": getattr(target, "properties", {}), "history": os.path.relpath(history, place),
         "topics": {topic: 1 + max(p for t, p in case.log_end if t == topic) for topic, _ in case.log_end},
         "groups": sorted({commit.group for commit in case.history.commits}),

@@ -92,7 +92,11 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
             clients.kill()
         if target.pid:
             target.kill()
-    judged = checks.judged(case) | {(each, "any") for each in ("C2.2", "C2.4", "C5.1", "C5.2", "C5.3", "C5.4", "C5.5", "C2.12")}
+    judged = checks.judged(case)
+    if observe.read_files(Path(target.data_directory), TOPICS):
+        judged |= {(each, "any") for each in ("C2.2", "C2.4", "C5.1", "C5.2", "C5.3", "C5.4", "C5.5", "C2.12")}
+    else:
+        report.not_run.append(f"{policy_name}: rules about files: {target.data_directory} is no Kafka data directory")
     report.judge(LAYER, policy_name, "F1", judged, findings, times=len(strikes))
     slowest = max(strike.until - strike.since for strike in strikes) / 1e9
     gap = checks.CHECKERS["unavailable"].longest_gap([send.completed for send in case.history.acked], [], case.load)[2] / 1e9
@@ -152,7 +156,7 @@ def _times_and_files(target: Process, directory: Path) -> list[Finding]:
     for path in (bare / "data").rglob("*"):
         if path.suffix in (".index", ".timeindex", ".txnindex", ".snapshot"):
             path.unlink()
-    other = make_target(target.name, str(bare), policy=target.policy, properties=PROPERTIES)
+    other = make_target(target.origin or target.name, str(bare), policy=target.policy, properties=PROPERTIES)
     other.start()
     try:
         if (again := observe.offsets_for_times(other.bootstrap, wanted)) != answers:

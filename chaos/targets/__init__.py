@@ -8,6 +8,8 @@
 - a path that ends in `.toml`: a command line, described in that file (command.py).
 """
 
+import os
+
 from chaos.targets.base import POLICIES, NotAvailable, Policy, Process, Target, TargetError, policy_of
 from chaos.targets.bootstrap import Bootstrap
 from chaos.targets.command import Command
@@ -41,11 +43,15 @@ def make_target(
     """A target that keeps everything it writes under `directory`. `properties` are Kafka broker keys that go on top of
     the policy's. `wrap` is put before the broker's command line (strace and the like). Raises TargetError for a name
     that means nothing, NotAvailable where a toolchain is missing."""
-    if name.startswith("bootstrap="):
-        return Bootstrap(name.removeprefix("bootstrap="))
     kinds = {"refbroker": Refbroker, "kafka": Kafka}
-    if name in kinds:
-        return kinds[name](directory, policy=policy, properties=properties, wrap=wrap)
-    if name.endswith(".toml"):
-        return Command.load(name, directory, policy=policy, properties=properties, wrap=wrap)
-    raise TargetError(f"no target {name!r}: say refbroker, kafka, bootstrap=HOST:PORT or a .toml file")
+    if name.startswith("bootstrap="):
+        target: Target = Bootstrap(name.removeprefix("bootstrap="))
+    elif name in kinds:
+        target = kinds[name](directory, policy=policy, properties=properties, wrap=wrap)
+    elif name.endswith(".toml"):
+        name = os.path.abspath(name)
+        target = Command.load(name, directory, policy=policy, properties=properties, wrap=wrap)
+    else:
+        raise TargetError(f"no target {name!r}: say refbroker, kafka, bootstrap=HOST:PORT or a .toml file")
+    target.origin = name
+    return target

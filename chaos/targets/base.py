@@ -61,9 +61,11 @@ POLICIES = {name: policy_of(name) for name in ("none", "ms=200", "messages=10", 
 
 
 class Target:
-    """A broker by its address. What only a process can do raises TargetError here."""
+    """A broker by its address. What only a process can do raises TargetError here. `origin` is what `make_target` makes another
+    one of its kind from."""
 
     name = "target"
+    origin: str | None = None
     can_kill = False  # also: can be restarted
     data_directory: str | None = None
     bootstrap: str
