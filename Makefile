@@ -27,7 +27,7 @@ chaos: setup
 	$(VENV)/bin/refbroker-chaos run $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(DEPTH),--depth $(DEPTH)) $(if $(WORKERS),--workers $(WORKERS))
 
 test-clients: setup
-	$(VENV)/bin/pytest -m clients -rs tests/clients tests/interop
+	$(VENV)/bin/pytest -m clients -rs tests/clients tests/interop tests/chaos/test_clients_under_load.py
 
 mutants: setup
 	$(VENV)/bin/refbroker-chaos mutants $(ARGS)

@@ -16,7 +16,7 @@ from chaos.html.page import escape, key, number, table
 
 GAP_MS_MIN = 300
 COLUMNS_MAX = 600  # more than a screen has; longer runs put several steps into one column
-LANE_COLUMNS_MAX = 200
+LANE_COLUMNS_MAX = 120
 LANE_HEIGHT = 20
 MARKS = {"commit": "a commit was acked", "rebalance": "partitions assigned", "no answer": "no answer, or a refusal"}
 FAULTS_LISTED_MAX = 60

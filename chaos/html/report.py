@@ -22,7 +22,7 @@ from chaos.report import Place
 BYTES_MAX = 500_000
 FAULTS = {"F0": "clean stop", "F1": "process killed", "F2": "power lost", "F3": "write or fsync fails", "F4": "no space, no descriptors, short write",
           "F5": "bits decay, writes land elsewhere", "F6": "the network lies", "F7": "the clock jumps"}
-WORST = ("BROKEN", "bad", "BROKEN"), ("weaker", "weak", "weaker"), ("allowed loss", "warn", "held, with allowed losses"), ("held", "good", "held")
+WORST = ("BROKEN", "bad", "BROKEN"), ("weaker", "weak", "weaker"), ("allowed loss", "warn", "allowed losses"), ("held", "good", "held")
 EXAMPLES_MAX = 5
 EVIDENCE_MAX = 1500  # characters of one finding
 STORY_MAX = 12_000  # characters of one story; its own page has it all
@@ -31,19 +31,20 @@ STYLE = chart.STYLE + """
 .verdicts td{white-space:nowrap}.verdicts td.s{white-space:normal;min-width:300px}.verdicts td.good,.verdicts td.warn,.verdicts td.bad{font-weight:600}
 .verdicts td span{font-weight:400;color:var(--soft);font-variant-numeric:tabular-nums}.verdicts td.bad{background:var(--bad-bg)}
 .verdicts td.warn{background:var(--warn-bg)}.verdicts .fault th{background:var(--panel);text-align:left}
-.verdicts.news tr.quiet{display:none}
-.verdicts td.weak{color:var(--violet);font-weight:600}.glance td{text-align:center;font-weight:600;white-space:nowrap}.glance td span{display:block;font-weight:400;font-size:.76rem;color:var(--soft)}
-.glance th{white-space:nowrap}.glance td.good{background:var(--good-bg)}.glance td.warn{background:var(--warn-bg)}.glance td.bad{background:var(--bad-bg)}.glance td.weak{color:var(--violet)}
+.verdicts.news tr.quiet,.verdicts:not(.news) tr.sum{display:none}.verdicts tr.sum td{white-space:normal;color:var(--soft)}.verdicts tr.sum b{color:var(--good)}
+@media print{.verdicts.news tr.quiet{display:table-row}}
+.verdicts td.weak{color:var(--violet);font-weight:600}.glance td{text-align:center;font-weight:600}.glance td span{display:block;font-weight:400;font-size:.76rem;color:var(--soft)}
+.glance th{min-width:64px}.glance thead th{text-align:center}.glance thead th:first-child{text-align:left}.glance th small{display:block;font-weight:400}.glance td.good{background:var(--good-bg)}.glance td.warn{background:var(--warn-bg)}.glance td.bad{background:var(--bad-bg)}.glance td.weak{color:var(--violet)}
 .failure{border-left:4px solid var(--bad);padding-left:12px;margin:18px 0}
 .coverage td:not(:nth-child(-n+2)){text-align:right;font-variant-numeric:tabular-nums}.coverage td.no{color:var(--soft)}
 button{font:inherit;font-size:.84rem;color:var(--text);background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:3px 10px;cursor:pointer}
-@media (max-width:640px){.verdicts thead{display:none}.verdicts tr{display:grid;grid-template-columns:repeat(2,1fr);border-top:1px solid var(--line)}
-.verdicts td,.verdicts th{border:0;padding:4px 8px}.verdicts td.s,.verdicts .fault th{grid-column:1/-1;min-width:0}.verdicts td[data-p]::before{content:attr(data-p)" ";
+@media (max-width:640px){.verdicts thead{display:none}.verdicts tr{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));border-top:1px solid var(--line)}
+.verdicts td,.verdicts th{border:0;padding:4px 8px;white-space:normal}.verdicts tr.sum td{grid-column:1/-1}.verdicts td.s,.verdicts .fault th{grid-column:1/-1;min-width:0}.verdicts td[data-p]::before{content:attr(data-p)" ";
 font-size:.76rem;font-weight:400;color:var(--soft)}.verdicts td:empty{display:none}}
 """
 SCRIPT = """
 for(const b of document.querySelectorAll('button[data-news]'))b.onclick=()=>{const t=b.nextElementSibling.querySelector('table');
-const on=t.classList.toggle('news');b.textContent=on?'Show all rows':'Show only rows with losses or breaks'};
+const on=t.classList.toggle('news');b.textContent=on?'Show every row':'Show only rows with losses or breaks'};
 """
 
 
@@ -111,23 +112,23 @@ def _head(report) -> Iterator[str]:
 
 
 def _glance(report) -> Iterator[str]:
-    """Layers by fault classes: the worst verdict of each, in one small table."""
-    cells: dict[str, dict[str, list]] = {}
+    """Fault classes by layers: the worst verdict of each, in one small table."""
+    cells: dict[tuple[str, str], list] = {}
     for place, row in report.rows.items():
-        cells.setdefault(place.layer, {}).setdefault(place.fault, []).append((place.statement, row))
-    faults = sorted({place.fault for place in report.rows})
-    if not faults:
+        cells.setdefault((place.fault, place.layer), []).append((place.statement, row))
+    layers = sorted({place.layer for place in report.rows})
+    if not layers:
         return
-    yield '<div class=scroll><table class=glance aria-label="layers by faults"><thead><tr><th>layer</th>'
-    yield "".join(f"<th>{escape(fault)} <small class=soft>{escape(FAULTS.get(fault, ''))}</small></th>" for fault in faults) + "</tr></thead><tbody>"
-    for layer, found in sorted(cells.items()):
-        yield f"<tr><th>{escape(layer)}</th>"
-        for fault in faults:
-            rows = found.get(fault, [])
+    yield '<div class=scroll><table class=glance aria-label="faults by layers"><thead><tr><th>fault</th>'
+    yield "".join(f"<th>{escape(layer)}</th>" for layer in layers) + "</tr></thead><tbody>"
+    for fault in sorted({place.fault for place in report.rows}):
+        yield f"<tr><th>{escape(fault)} <small class=soft>{escape(FAULTS.get(fault, ''))}</small></th>"
+        for layer in layers:
+            rows = cells.get((fault, layer), [])
             verdicts = {row.verdict for _, row in rows}
             kind, word = next(((kind, word) for verdict, kind, word in WORST if verdict in verdicts), ("", ""))
-            said = f"<span>{len({statement for statement, _ in rows})} statements, {number(sum(row.judged for _, row in rows))} judgements</span>" if rows else ""
-            yield f'<td class="{kind}">{word}{said}</td>'
+            said = f"{len({statement for statement, _ in rows})} statements", f"{number(sum(row.judged for _, row in rows))} judgements"
+            yield f'<td class="{kind}">{word}{"".join(f"<span>{each}</span>" for each in said)}</td>' if rows else "<td></td>"
         yield "</tr>"
     yield "</tbody></table></div>"
 
@@ -235,7 +236,7 @@ def _story_page(path: Path) -> None:
 
 def _verdicts(report, limits: Limits) -> Iterator[str]:
     yield "<h2 id=verdicts>Verdicts by statement, policy and fault</h2>"
-    yield ("<p class=soft>How often each statement was judged. <b class=warn>+n allowed</b>: acked records were lost, and the contract says that they may be. "
+    yield ("<p class=soft>How often each statement was judged. <b class=warn>+n allowed</b>: acked records were lost, or came twice, where the contract says that they may. "
            "<b class=bad>BROKEN</b>: more than that. Rows about records stand apart by the acks that they were sent with.</p>")
     if not report.rows:
         yield "<p>Nothing was judged.</p>"
@@ -243,7 +244,7 @@ def _verdicts(report, limits: Limits) -> Iterator[str]:
     for layer in sorted({key[0] for key in report.rows}):
         rows = {key: row for key, row in report.rows.items() if key[0] == layer}
         yield f"<h3>{escape(layer)} layer</h3>"
-        yield "<button data-news>Show only rows with losses or breaks</button>"
+        yield "<button data-news>Show every row</button>"
         yield _verdict_table(layer, rows, limits, told)
 
 
@@ -252,13 +253,17 @@ def _verdict_table(layer: str, rows: dict, limits: Limits, told: set[tuple]) -> 
     lines: dict[str, dict[tuple[str, str], dict]] = {}
     for place, row in sorted(rows.items(), key=_row_order):
         lines.setdefault(place.fault, {}).setdefault((place.statement, place.acks), {})[place.policy] = row
-    out = ['<div class=scroll><table class=verdicts><thead><tr><th>statement</th>', *(f"<th>{escape(policy)}</th>" for policy in policies), "</tr></thead>"]
+    out = ['<div class=scroll><table class="verdicts news"><thead><tr><th>statement</th>', *(f"<th>{escape(policy)}</th>" for policy in policies), "</tr></thead>"]
     for fault, statements in lines.items():
         loud = {pair: cells for pair, cells in statements.items() if any(row.verdict != "held" for row in cells.values())}
         shown = statements if limits.quiet_rows else loud
         left = f"; {len(statements) - len(shown)} that held without a loss are in results.json" if len(shown) < len(statements) else ""
         words = f"{fault} {FAULTS.get(fault.split()[0], '')}: {len({statement for statement, _ in statements})} statements{left}"
         out.append(f'<tbody><tr class=fault><th colspan="{len(policies) + 1}">{escape(words)}</th></tr>')
+        if len(loud) < len(statements):
+            quiet = sorted({pair[0] for pair in statements.keys() - loud.keys()}, key=_statement_order)
+            names = " ".join(f'<span title="{escape(_title(each))}">{escape(each)}</span>' for each in quiet)
+            out.append(f'<tr class=sum><td colspan="{len(policies) + 1}"><b>held</b> without a loss: {names}</td></tr>')
         for (statement, acks), cells in shown.items():
             of = "" if acks == ANY else f" <small class=soft>acks={escape(acks)}</small>"
             out.append(f'<tr{"" if (statement, acks) in loud else " class=quiet"}><td class=s><b>{escape(statement)}</b> {escape(_title(statement))}{of}</td>')

@@ -338,7 +338,7 @@ PROBE = """<script>addEventListener('load',()=>{const d=document.documentElement
 const f={overflow:d.scrollWidth-d.clientWidth,width:innerWidth,background:getComputedStyle(b).backgroundColor,color:getComputedStyle(b).color,
 svgs:all('svg').filter(s=>s.getBoundingClientRect().height>5).length,text:b.innerText,title:document.title};
 const n=document.querySelector('button[data-news]'),rows=()=>all('.verdicts tr').filter(r=>r.offsetHeight).length;
-if(n){f.rows=rows();n.click();f.news=rows()}
+if(n){f.news=rows();n.click();f.rows=rows()}
 parent.postMessage(f,'*')})</script>"""
 # A window is never narrower than 500 pixels, a frame is; what it finds out about itself comes as a message.
 HOST = """<!DOCTYPE html><meta name="color-scheme" content="light dark"><pre id="facts"></pre><script>
