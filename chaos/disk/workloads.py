@@ -5,7 +5,7 @@ points are those inside its last operation, since those of the others belong to 
 is cut off with everything below it: what it would show, a shorter one shows.
 
 A starting point is what happened before, on the same disk: nothing (`fresh`); a log of several segments with an unclean
-start behind it, part of it durable (`used`); producers, deleted records and a second topic (`busy`); a log that was cut below a
+start behind it, part of it durable (`used`); producers, a log start inside a batch and a second topic (`busy`); a log that was cut below a
 producer snapshot (`cut`); a topic that was made again, and an unclean stop behind a new segment (`killed`).
 """
 
@@ -42,7 +42,7 @@ ALPHABET: dict[str, dict] = {
 STARTS: dict[str, tuple[str, ...]] = {
     "fresh": (),
     "used": ("fill", "append", "flush", "append", "kill", "append", "roll", "append", "background", "append"),
-    "busy": ("idempotent", "pair", "roll", "idempotent", "delete-records", "create", "checkpoint", "idempotent"),
+    "busy": ("idempotent", "roll", "idempotent", "pair", "delete-records", "create", "checkpoint", "idempotent"),
     "cut": ("idempotent", "idempotent", "roll", "append", "flush", "checkpoint", "truncate-more"),
     "killed": ("create", "recreate", "idempotent", "flush", "roll", "append", "checkpoint", "kill"),
 }
