@@ -94,9 +94,10 @@ class Part:
         findings, total = checks.check_all(case), sum(counts.values())
         self.report.judge(LAYER, self.policy, "F6", checks.judged(case), findings, times=max(1, total))
         self.report.figures.append({
-            "layer": LAYER, "policy": self.policy, "fault": f"F6 {self.name}", "acked": len(case.history.acked), "seen": len(case.history.seen),
-            "faults": total, "of which": ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if count), **more})
-        self.report.timelines.append(timeline(LAYER, f"{self.name}, {self.policy}", "F6", case.history, sorted(self.strikes, key=lambda s: s.since)))
+            "layer": LAYER, "policy": self.policy, "fault": f"F6 {self.name}", "acked": len(case.history.acked),
+            "seen": len(case.history.seen), "faults": total, "of which": ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if count), **more})
+        strikes = sorted(self.strikes, key=lambda strike: strike.since)
+        self.report.timelines.append(timeline(LAYER, f"{self.name}, {self.policy}", "F6", case.history, strikes))
         self.report.not_enough += [f"network, {self.name}: {line}" for line in self.clients.deserters()]
         if not total or not case.history.acked:
             self.report.not_enough.append(f"network, {self.name}: {total} faults struck, {len(case.history.acked)} records acked")
@@ -180,8 +181,10 @@ def _under_rules(report: Report, seed: int, seconds: float, directory: Path, pro
             progress(f"rules: {sum(rule.acted for rule in part.rules)} requests met one, now {what}")
             time.sleep(rng.uniform(0.1, 0.5))
         case = part.judge()
-        acted = Counter({action: sum(rule.acted for rule in part.rules if rule.action == action) for action in {rule.action for rule in part.rules}})
-        part.tell(case, acted + Counter({f"clients {name}": count for name, count in on_clients.items()}), {"clients": part.clients.libraries()})
+        struck = Counter({f"clients {name}": count for name, count in on_clients.items()})
+        for rule in part.rules:
+            struck[rule.action] += rule.acted
+        part.tell(case, struck, {"clients": part.clients.libraries()})
     finally:
         part.close()
 

@@ -130,13 +130,17 @@ def _near(case: Case, finding: Finding) -> list[str]:
     lines = []
     for offset in range(max(0, finding.offset - NEAR), finding.offset + NEAR + 1):
         at = (finding.topic, finding.partition, offset)
-        said = [f"the log has {':'.join(map(str, held[offset].identity or ('nobody',)))}, epoch {held[offset].leader_epoch}"] if offset in held else []
+        said = [f"the log has {_name(held[offset].identity)}, epoch {held[offset].leader_epoch}"] if offset in held else []
         said += [f"{send.client}:{send.number} acked (acks={send.acks}) at {_ms(case, send.completed)}"
                  for send in case.history.acked if (send.topic, send.partition, send.offset) == at]
-        said += [f"{seen.client} was handed {':'.join(map(str, seen.identity or ('nobody',)))} at {_ms(case, seen.time)}"
+        said += [f"{seen.client} was handed {_name(seen.identity)} at {_ms(case, seen.time)}"
                  for seen in case.history.seen if (seen.topic, seen.partition, seen.offset) == at][:4]
         lines.append(f"    offset {offset}: {'; '.join(said) or 'nothing is known of it'}")
     return lines
+
+
+def _name(identity: tuple[str, int] | None) -> str:
+    return f"{identity[0]}:{identity[1]}" if identity else "nobody's value"
 
 
 def _ms(case: Case, time_ns: int) -> str:
@@ -151,6 +155,7 @@ def _by_hand(place: Path, target: Target) -> list[str]:
         command = target.command()
     except (TargetError, AttributeError):
         return lines
+    own, crashed = shlex.quote(target.data_directory), shlex.quote(str(place / "crashed"))
     return [*lines, "or by hand: put a copy of the crashed directory in the place of the broker's own, and start the broker:",
-            f"    rm -rf {shlex.quote(target.data_directory)} && cp -r {shlex.quote(str(place / 'crashed'))} {shlex.quote(target.data_directory)}",
+            f"    rm -rf {own} && cp -r {crashed} {own}",
             f"    {shlex.join(command)}"]

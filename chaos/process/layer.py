@@ -40,7 +40,7 @@ def _run_other(report: Report, seed: int, seconds: float, directory: Path, progr
     for number, policy in enumerate(order):
         left = seconds - (time.monotonic() - began)
         if number and left < overhead:
-            report.not_run.append(f"kills under {policy}: no time left; beside the load a round of {target} took {overhead:.0f} s here (--minutes)")
+            report.not_run.append(f"kills under {policy}: no time left (--minutes); beside the load, a round of {target} took {overhead:.0f} s")
             continue
         load, started = max(4.0, left / (len(order) - number) - overhead), time.monotonic()
         kill_rounds(policy, load, seed, directory / f"{policy}-kill", report, progress, target)

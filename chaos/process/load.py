@@ -53,7 +53,7 @@ class Clients:
             {"bootstrap": bootstrap, "history": str(directory), "topics": list(topics), "group": group, "seed": seed + number,
              "value_bytes": 1500, **spec} for number, spec in enumerate(cast(seed, 0) if specs is None else specs)]
         self.processes: list[subprocess.Popen] = []
-        self.struck: set[str] = set()  # killed on purpose
+        self.struck: set[str] = set()  # killed on purpose, or since it did not come to an end
         self.read_on_ns = 0
         self.begun = time.monotonic_ns()
         self.ended: int | None = None  # when producers were asked to end
@@ -91,21 +91,22 @@ class Clients:
         self.read_on_ns = int((time.monotonic() - began) * 1e9) if any(self._roles(writing=False)) else 0
         self._end(writing=False)
 
-    def _roles(self, *, writing: bool) -> list[subprocess.Popen]:
-        return [process for spec, process in zip(self.specs, self.processes, strict=True)
+    def _roles(self, *, writing: bool) -> list[tuple[str, subprocess.Popen]]:
+        return [(spec["name"], process) for spec, process in zip(self.specs, self.processes, strict=True)
                 if spec["kind"].endswith("-producer") == writing]
 
     def _end(self, *, writing: bool) -> None:
         processes = self._roles(writing=writing)
-        for process in processes:
+        for _, process in processes:
             process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + CLIENT_STOP_SECONDS_MAX
-        for process in processes:
+        for name, process in processes:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            except subprocess.TimeoutExpired:  # what it had under way stays unknown
                 process.kill()
                 process.wait()
+                self.struck.add(name)
 
     def _all_read(self) -> bool:
         history = self.history()
@@ -140,7 +141,7 @@ class Clients:
         return ", ".join(f"{spec['name']}: {spec['kind'].rpartition('-')[0]}" for spec in self.specs)
 
     def deserters(self) -> list[str]:
-        """Clients that ended before they were asked to: one line each, with the end of what they said."""
+        """Clients that ended otherwise than asked to: one line each, with the end of what they said."""
         left = self.history().left
         lines = []
         for spec in self.specs:
@@ -150,7 +151,7 @@ class Clients:
         return lines
 
 
-def wait_for_acks(clients: Clients, seconds_max: float = 30) -> None:
+def wait_for_acks(clients: Clients, seconds_max: float = 60) -> None:
     """Until every producer that wants acks has got one. A JVM may take longer on a busy machine, and comes late then; that nobody
     got any raises NoAnswer."""
     deadline = time.monotonic() + seconds_max

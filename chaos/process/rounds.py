@@ -126,7 +126,7 @@ def _kill_and_restart(target: Process, findings: list[Finding], strikes: list[St
         for number, batch in enumerate(batches):
             if number >= len(kept) or kept[number].data != batch.data:
                 dropped.append(Finding("C2.4", "over-truncation", *where, batch.base_offset,
-                                       f"the batch was whole in the file after kill {len(strikes)}; recovery kept {len(kept)} of {len(batches)}"))
+                                       f"whole in the file after kill {len(strikes)}; recovery kept {len(kept)} of {len(batches)} batches"))
                 break
     if dropped:
         kept_as = crashed.rename(crashed.with_name(f"crashed-{len(strikes)}"))
@@ -140,7 +140,8 @@ def _observe(bootstrap: str, case: Case) -> Case:
 
 
 def _times_and_files(target: Process, directory: Path) -> list[Finding]:
-    """The files against each other, and lookups by time against the log: with the indexes, and with all of them deleted. The target is dead afterwards."""
+    """The files against each other, and lookups by time against the log: with the indexes, and with all of them deleted. The target is
+    dead afterwards."""
     findings = check_files(Path(target.data_directory), TOPICS, preallocated=target.name != "refbroker")
     segments = observe.read_files(Path(target.data_directory), TOPICS)
     records = {where: [r for s in parts for b in s.batches for r in b.records] for where, parts in segments.items()}

@@ -41,11 +41,14 @@ def _lane(history: History, client: str, begin: int, end: int, steps: int) -> di
     if not sends and not seen:
         return None
     about = history.clients[client]
-    kind = "idempotent" if about.get("idempotent") else "not idempotent" if sends else "member of a group" if about.get("group") else "seeks by time"
+    kind = "member of a group" if about.get("group") else "seeks by time"
+    if sends:
+        kind = "idempotent" if about.get("idempotent") else "not idempotent"
     if sends and sends[0].acks == "0":  # told nothing: what it sent is all there is to see
         times, kind = [send.invoked for send in sends], "acks=0, sent"
     marks = [[(time - begin) // NS_PER_MS, what] for time, what in sorted(_moments(history, client)) if begin <= time <= end]
-    return {"name": client, "what": f"{about.get('library', '')}, {kind}", "counts": _counts(times, begin, steps), "marks": marks[:MARKS_MAX]}
+    return {"name": client, "what": f"{about.get('library', '')}, {kind}", "counts": _counts(times, begin, steps),
+            "marks": marks[:MARKS_MAX]}
 
 
 def _moments(history: History, client: str) -> Iterator[tuple[int, str]]:

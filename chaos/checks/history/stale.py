@@ -30,7 +30,8 @@ def check(case: Case) -> list[Finding]:
                 if answer.offset <= offset:
                     findings.append(Finding(statement, "stale", topic, partition, answer.offset,
                                             f"{answer.client} was told that the log ends at {answer.offset}, after {what} for {offset}"))
-        if not case.power_lost and case.log_end and (end := case.log_end.get((topic, partition), 0)) <= (highest := max(offset for _, offset, _ in told)):
+        end, highest = case.log_end.get((topic, partition), 0), max(offset for _, offset, _ in told)
+        if not case.power_lost and case.log_end and end <= highest:
             findings.append(Finding("C4.1", "stale", topic, partition, end, f"the log ends at {end}, and somebody was told {highest + 1}"))
     return findings
 
