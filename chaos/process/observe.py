@@ -7,7 +7,7 @@ failed to recover, which is a finding, not a reason to wait.
 from collections.abc import Iterable
 from pathlib import Path
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from chaos.checks.history.case import Kept
@@ -52,14 +52,15 @@ def topics(bootstrap: str) -> set[str]:
 
 
 def read_all(bootstrap: str, topics: dict[str, int]) -> tuple[dict, dict]:
-    """({(topic, partition): [Kept]}, {(topic, partition): log end offset}) as a consumer from the beginning gets it."""
+    """({(topic, partition): [Kept]}, {(topic, partition): log end offset}) as a consumer from the beginning gets it; a partition that is
+    not there holds nothing. Raises NoAnswer, Unreadable."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "chaos-reader", "enable.auto.commit": False,
                          "auto.offset.reset": "error", "check.crcs": True, "enable.partition.eof": True,
                          "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "fetch.wait.max.ms": 20, "log_level": 0})
     log, ends, open_partitions = {}, {}, set()
     try:
         for where in ((topic, number) for topic, count in topics.items() for number in range(count)):
-            low, high = consumer.get_watermark_offsets(TopicPartition(*where), timeout=ANSWER_SECONDS_MAX)
+            low, high = _watermarks(consumer, where)
             log[where], ends[where] = [], high
             if high > low:
                 open_partitions.add(where)
@@ -78,6 +79,15 @@ def read_all(bootstrap: str, topics: dict[str, int]) -> tuple[dict, dict]:
     finally:
         consumer.close()
     return log, ends
+
+
+def _watermarks(consumer: Consumer, where: tuple[str, int]) -> tuple[int, int]:
+    try:
+        return consumer.get_watermark_offsets(TopicPartition(*where), timeout=ANSWER_SECONDS_MAX)
+    except KafkaException as error:
+        if error.args[0].code() in (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART):
+            return 0, 0
+        raise Unreadable(*where, str(error.args[0])) from None
 
 
 def _kept(message) -> Kept:

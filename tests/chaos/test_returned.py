@@ -3,9 +3,10 @@
 import pytest
 
 from chaos.checks import returned
-from chaos.process.observe import NoAnswer, Unreadable
+from chaos.process.observe import NoAnswer, Unreadable, read_all
 from chaos.targets import TargetError
 from refbroker.log.records import Record, build
+from refbroker.testing import broker
 
 
 @pytest.fixture
@@ -68,3 +69,9 @@ def test_what_keeps_a_client_from_reading_is_a_finding(start, read, whole, state
     read_all, findings = returned.started_and_read(target, read)
     assert (read_all, [finding.statement for finding in findings], target.calls) == (whole, statements, calls)
     assert set(statements) <= set(returned.STATEMENTS)
+
+
+def test_a_topic_that_is_gone_holds_nothing():
+    with broker(topics={"there": 1}) as running:
+        log, ends = read_all(running.bootstrap, {"there": 1, "gone": 2})
+    assert log == {("there", 0): [], ("gone", 0): [], ("gone", 1): []} and set(ends.values()) == {0}
