@@ -10,10 +10,10 @@ a completed fsync of their directory are there. Everything else is up to the pro
 | posix | its file or directory | each write kept, lost, zeros, garbage or torn, on its own | any size the file had | each on its own |
 | sector512 | same | each sector of 512 as after any write to it | any | each on its own |
 | sector4096 | same | each page of 4096 as after any write to it | any | each on its own |
-| size-first | all entries and truncations before it too | each sector of 512 as after any write to it | any, ahead of the data too | a prefix of all |
+| size-first | all entries and truncations too, up to the last change of what is synced | each sector of 512 as after any write to it | any, ahead of the data too | a prefix of all |
 | append-prefix | its file or directory | the writes of a file up to some byte | with the data | each on its own |
 | ordered | a directory: all entries before it too | same | with the data | a prefix of all, in order |
-| journal | all entries and truncations before it too | same | with the data | a prefix of all |
+| journal | all entries and truncations too, up to the last change of what is synced | same | with the data | a prefix of all |
 | strict | everything before it | a prefix of all effects of all files | with the data | in the same prefix |
 
 A state that a stronger profile allows is, up to the choice of representatives, allowed by each weaker one. The lab tries
@@ -55,8 +55,9 @@ PROFILES = (
             "with power-loss protection for the page in flight."),
     Profile("size-first", "journal", "sectors", "ordered", 512,
             "The journal commits the size of a file before its data are written: ext4 -o data=ordered, the default on most Linux systems. "
-            "Its fsync commits every entry before it, but the new sizes of other files with them, so that after a power cut a file that "
-            "was being appended to ends with zeros. The device layer has seen each of these things on a real ext4."),
+            "Its fsync commits every entry that was made before the file last changed, later ones not, for there may be nothing to commit; and "
+            "with them the new sizes of other files, which end with zeros after a power cut. The device layer has seen each of these "
+            "things on a real ext4."),
     Profile("append-prefix", "file", "prefix", "independent", 0,
             "The size of a file grows only when its data are there (SQLite calls it SAFE_APPEND), so that what is left of a file is "
             "what it was at some byte of its history, as where sizes are updated at write completion. Entries have no order: btrfs, whose fsync "
@@ -65,8 +66,8 @@ PROFILES = (
             "Creations, renames and unlinks reach the disk in the order in which they were made: a metadata journal (XFS). An fsync of "
             "a directory takes all earlier ones with it; an fsync of a file does not help the entry of another."),
     Profile("journal", "journal", "prefix", "ordered", 0,
-            "Any fsync commits the whole running transaction, every entry and truncation before it, and sizes wait for data: ext4 "
-            "-o data=ordered as it is mostly imagined. Forgotten directory syncs hide here, as they do under size-first."),
+            "An fsync commits the whole transaction in which the file last changed, with every entry and truncation before that change, and "
+            "sizes wait for data: ext4 -o data=ordered as it is mostly imagined. Forgotten directory syncs hide here, as under size-first."),
     Profile("strict", "all", "strict", "ordered", 0,
             "One order for everything, an fsync is a barrier for all: ext4 -o data=journal, -o sync mounts, ZFS with sync=always. What "
             "is lost here is lost for lack of any fsync at all, or by an order that the program itself got wrong."),
@@ -154,33 +155,37 @@ class Platters:
         if self.commit == "all":
             self._commit_all()
             return
-        for _, event in self.pending.pop(inode, ()):
+        pending = self.pending.pop(inode, ())
+        for _, event in pending:
             self.base[inode] = apply_to_content(self.base.get(inode, b""), event)
         if self.commit == "journal":
-            self._commit_journal()
+            created = (index for index, event in self.entries if event.kind == "create" and event.inode == inode)
+            self._commit_journal(max((*(index for index, _ in pending), *created), default=-1))
 
     def _sync_dir(self, directory: int) -> None:
         if self.commit == "all":
             self._commit_all()
-        elif self.commit == "journal":
-            self._commit_journal()
+            return
+        touching = [index for index, event in self.entries
+                    if event.directory == directory or (event.kind == "rename" and event.target_directory == directory)]
+        if self.commit == "journal":
+            self._commit_journal(max(touching, default=-1))
+        elif self.commit == "ordered":
+            self._commit_entries({index for index, _ in self.entries if index <= max(touching, default=-1)})
         else:
-            touching = [place for place, (_, event) in enumerate(self.entries)
-                        if event.directory == directory or (event.kind == "rename" and event.target_directory == directory)]
-            if self.commit == "ordered":
-                touching = range(touching[-1] + 1) if touching else ()
-            chosen = set(touching)
-            for place in touching:
-                apply_to_dirs(self.dirs, self.entries[place][1])
-            self.entries = [entry for place, entry in enumerate(self.entries) if place not in chosen]
+            self._commit_entries(set(touching))
 
-    def _commit_journal(self) -> None:
-        """Every entry, and every truncation: what was written before a truncation stays unsynced below the cut."""
-        for _, event in self.entries:
-            apply_to_dirs(self.dirs, event)
-        self.entries.clear()
+    def _commit_entries(self, chosen: set[int]) -> None:
+        for index, event in self.entries:
+            if index in chosen:
+                apply_to_dirs(self.dirs, event)
+        self.entries = [entry for entry in self.entries if entry[0] not in chosen]
+
+    def _commit_journal(self, last: int) -> None:
+        """Every entry and every truncation up to the effect `last`: what was written before a truncation stays unsynced below the cut."""
+        self._commit_entries({index for index, _ in self.entries if index <= last})
         for inode, pending in self.pending.items():
-            cuts = [place for place, (_, event) in enumerate(pending) if event.kind == "truncate" and not event.lost]
+            cuts = [place for place, (index, event) in enumerate(pending) if event.kind == "truncate" and not event.lost and index <= last]
             if not cuts:
                 continue
             size = min(pending[place][1].size for place in cuts)

@@ -223,3 +223,16 @@ def test_a_size_may_run_ahead_of_the_data_up_to_a_page_or_a_call():
     contents = {state.image()["/r/f"] for state in space_at_end(sim, BY_NAME["size-first"]).states(1000)}
     assert {b"x" * 4000, b"x" * 4000 + bytes(96), b"x" * 4000 + bytes(200), b"x" * 4000 + b"y" * 200} <= contents
     assert all("/r/g" in state.image() for state in space_at_end(sim, BY_NAME["size-first"]).states(1000))
+
+
+def test_an_fsync_does_not_commit_what_was_made_after_the_file_had_changed_last():
+    sim = SimDisk({"/r": None, "/r/f": b""})
+    f = sim.open("/r/f")
+    sim.open("/r/before", create=True)
+    f.append([b"x"])
+    sim.open("/r/after", create=True)
+    f.sync()  # the journal has no reason to commit what came later
+    f.sync()
+    for name in ("journal", "size-first"):
+        states = [set(strip(state.image())) for state in space_at_end(sim, BY_NAME[name]).states(100)]
+        assert {"f", "before"} in states and {"f", "before", "after"} in states and all("before" in state for state in states)
