@@ -95,7 +95,9 @@ def _measure(against: str | None, quick: bool, rounds: int, only: str | None, sc
     limits = method.client_limits(chosen, 0.4 if quick else 0.8, _progress)
     rows, missing = [], {}
     if not only or any(only in name for name in (alone.START, alone.IDLE, alone.RECOVERY, alone.CROWD)):
-        rows += alone.measure(makers, scratch, rounds, 128 if quick else 1024, facts, _progress)
+        rows += alone.measure(makers, scratch, rounds, 256 if quick else 1024, facts, _progress)
+        if not any(row.workload == alone.RECOVERY for row in rows):
+            missing[alone.RECOVERY] = "not to be told from the start itself on this busy machine"
     sides = {name: make(scratch / name) for name, make in makers.items()} if chosen else {}
     try:
         for name, side in sides.items():
