@@ -16,7 +16,7 @@ from chaos import contract, leftovers
 from chaos.mutants.cli import mutants
 
 USAGE, INTERNAL = 64, 70
-LAYERS = {"disk": 0.5, "process": 0.24, "device": 0.12, "network": 0.14}  # and their shares of the time
+LAYERS = {"disk": 0.48, "process": 0.2, "device": 0.12, "network": 0.1, "composed": 0.1}  # and their shares of the time
 ON_REQUEST = {"machine": 0.5}  # layers that run only where --layers names them
 DEFAULT_MINUTES = 4.0
 
@@ -41,13 +41,16 @@ def cli() -> None:
               help="whether statements that are stricter than Kafka can be broken; by default only for refbroker")
 @click.option("--rules", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="network layer: instead, these rules for producers with and without idempotence (chaos/network/examples)")
+@click.option("--plan", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="composed layer: instead, this plan of faults (chaos/composed/plan.py)")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/chaos"), show_default=True, help="where reports go")
 def run(layers: str, seed: int | None, minutes: float, depth: int | None, workers: str, sweep: bool, errors: bool, target: str,
-        bootstrap_server: str | None, stricter: bool | None, rules: Path | None, out: Path) -> None:
+        bootstrap_server: str | None, stricter: bool | None, rules: Path | None, plan: Path | None, out: Path) -> None:
     """Run the layers, judge everything by the contract, print the verdict table."""
     if bootstrap_server:
         _address(bootstrap_server)
         target, layers = f"bootstrap={bootstrap_server}", "network"
+    layers = "composed" if plan else layers
     chosen = [layer.strip() for layer in layers.split(",") if layer.strip() and (layer.strip() != "disk" or target == "refbroker")]
     if unknown := [layer for layer in chosen if layer not in LAYERS | ON_REQUEST]:
         raise click.UsageError(f"no layer {unknown[0]!r}; there are: {', '.join(LAYERS | ON_REQUEST)}")
@@ -69,7 +72,7 @@ def run(layers: str, seed: int | None, minutes: float, depth: int | None, worker
             if layer == "disk":
                 _run_on_simulated_disk(report, seed, seconds, depth, workers, out, progress)
             else:
-                _run_on_broker(layer, report, seed, seconds, out / layer, progress, target, sweep, errors, rules)
+                _run_on_broker(layer, report, seed, seconds, out / layer, progress, target, sweep, errors, rules, plan)
             progress.done()
     except KeyboardInterrupt:
         report.not_enough.append("interrupted: this is the report of what was done so far")
@@ -127,13 +130,15 @@ def _run_on_simulated_disk(report, seed: int, seconds: float, depth: int | None,
 
 
 def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path, progress, target: str,
-                   sweep: bool, errors: bool, rules: Path | None) -> None:
+                   sweep: bool, errors: bool, rules: Path | None, plan: Path | None) -> None:
     """The layers that need a running broker. What a broken statement left in `scratch` is kept for whoever looks."""
     from chaos.checks.history.case import Finding
+    from chaos.composed import layer as composed
     from chaos.device import layer as device
     from chaos.machine import layer as machine
     from chaos.network import layer as network
     from chaos.network.rules import BadRule
+    from chaos.plan import BadPlan
     from chaos.process import errors as failing
     from chaos.process import layer as process
     from chaos.process import sweep as sweeping
@@ -145,6 +150,8 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
             network.run(report, seed, seconds, scratch, progress, target, rules)
         elif layer == "device":
             device.run(report, seed, seconds, scratch, progress, target)
+        elif layer == "composed":
+            composed.run(report, seed, seconds, scratch, progress, target, plan)
         elif layer == "machine":
             machine.run(report, seed, seconds, scratch, progress, target)
         elif sweep:
@@ -155,6 +162,8 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
             process.run(report, seed, seconds, scratch, progress, target)
     except BadRule as error:
         raise click.UsageError(f"{rules}: {error}") from None
+    except BadPlan as error:
+        raise click.UsageError(f"{plan}: {error}") from None
     except TargetError as error:
         if "ended with" in str(error) or "not ready" in str(error):  # it does not come back: that is a verdict
             report.judge(layer, target, "F1", ["C2.10"], [Finding("C2.10", "does not start again", "", -1, -1, str(error))])
@@ -247,6 +256,8 @@ def proxy(upstream: str, listen: str, rules: Path | None) -> None:
         where = Proxy(_address(upstream), parse_rules(rules.read_text()) if rules else [])
     except BadRule as error:
         raise click.UsageError(f"{rules}: {error}") from None
+    except BadPlan as error:
+        raise click.UsageError(f"{plan}: {error}") from None
 
     async def serve() -> None:
         host, port = await where.start(*_address(listen))

@@ -19,7 +19,8 @@ from chaos.device.disk import RecordedDisk
 from chaos.history import History
 from chaos.process import observe
 from chaos.process.load import GROUP, Clients, wait_for_acks
-from chaos.process.rounds import POLICIES, PROPERTIES, Recorded
+from chaos.process.power import Recorded
+from chaos.process.rounds import POLICIES, PROPERTIES
 from chaos.targets import Process, make_target, policy_of
 
 EVERYTHING = "9223372036854775807"

@@ -130,7 +130,7 @@ def run(report: Report, seed: int, seconds: float, directory: Path, progress: Ca
 
 
 def _under_toxics(report: Report, seed: int, seconds: float, directory: Path, progress, target: Target) -> None:
-    from chaos.network.toxi import Server, binary
+    from chaos.network.toxi import Server, binary, draw
 
     binary()
     rng, struck = random.Random(f"{seed}/toxics"), Counter()
@@ -139,7 +139,9 @@ def _under_toxics(report: Report, seed: int, seconds: float, directory: Path, pr
         part.start(seed, cast(seed, 0, libraries(report, target.name)), f"127.0.0.1:{wire.port}")
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            since, name = time.monotonic_ns(), wire.strike(rng)
+            since, toxic = time.monotonic_ns(), draw(rng)
+            wire.put(toxic)
+            name = toxic["kind"]
             struck[name] += 1
             progress(f"toxiproxy: {struck.total()} faults, now {name}")
             time.sleep(rng.uniform(0.2, 1.0))

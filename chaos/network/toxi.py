@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from toxiproxy import Toxiproxy
 
@@ -31,6 +32,15 @@ TOXICS = (
     ("limit_data", lambda rng: {"bytes": rng.randrange(100, 20_000)}),
     ("slow_close", lambda rng: {"delay": rng.randrange(50, 400)}),
 )
+
+
+def draw(rng: random.Random) -> dict[str, Any]:
+    """A fault on the wire, as a value: {"kind", "stream", "attributes"}."""
+    number = rng.randrange(len(TOXICS) + 1)
+    if number == len(TOXICS):
+        return {"kind": "down", "stream": "both", "attributes": {}}
+    kind, attributes = TOXICS[number]
+    return {"kind": kind, "stream": rng.choice(["downstream", "upstream"]), "attributes": attributes(rng)}
 
 
 def binary() -> Path:
@@ -76,17 +86,22 @@ class Server:
         self._proxy = self._client.create(upstream=upstream, name="broker", listen=f"127.0.0.1:{self.port}", enabled=True)
         self._count = 0
 
-    def strike(self, rng: random.Random) -> str:
-        """Put one fault, drawn from `rng`, on the wire; returns its name."""
-        kind = rng.randrange(len(TOXICS) + 1)
-        if kind == len(TOXICS):
+    def put(self, toxic: dict[str, Any]) -> str:
+        """Put a fault, as `draw` gives it, on the wire; returns a name to take it off by."""
+        if toxic["kind"] == "down":
             self._proxy.disable()
             return "down"
-        name, attributes = TOXICS[kind]
         self._count += 1
-        self._proxy.add_toxic(name=f"t{self._count}", type=name, stream=rng.choice(["downstream", "upstream"]),
-                              toxicity=1.0, attributes=attributes(rng))
+        name = f"t{self._count}"
+        self._proxy.add_toxic(name=name, type=toxic["kind"], stream=toxic["stream"], toxicity=1.0, attributes=toxic["attributes"])
         return name
+
+    def take(self, name: str) -> None:
+        """Take a fault off the wire."""
+        if name == "down":
+            self._proxy.enable()
+        elif name in self._proxy.toxics():
+            self._proxy.destroy_toxic(name)
 
     def heal(self) -> None:
         """Take every fault off the wire."""

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chaos.process import errors
-from chaos.process.rounds import POLICIES, kill_rounds, power_rounds
+from chaos.process.power import power_rounds
+from chaos.process.rounds import POLICIES, kill_rounds
 from chaos.report import Report
 from chaos.targets import NotAvailable
 

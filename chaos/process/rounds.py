@@ -1,31 +1,26 @@
 """Does a broker that is killed under load keep what it must?
 
 For each flush policy: real clients write, read and commit without pause; the broker gets SIGKILL at moments drawn from the
-seed and starts again on the same port; after the last kill everything is read back and judged (F1). Then, with every disk
-effect recorded, the broker is killed once more under load, and the directory is put back as power cuts may have left it (F2):
-each cut is started, read and judged.
+seed and starts again on the same port; after the last kill everything is read back and judged (F1).
 """
 
 import random
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from chaos.checks import history as checks
-from chaos.checks import returned
 from chaos.checks.history.case import Case, Finding, Policy
 from chaos.checks.indexes import check_offset_index, check_time_index
 from chaos.logfile import valid_prefix
 from chaos.process import evidence, observe
 from chaos.process.clients import java
 from chaos.process.load import GROUP, LIBRARIES, SERVICE_SECONDS_MAX, TOPICS, Clients, cast, wait_for_acks
-from chaos.process.recording import Recording
 from chaos.process.timeline import Strike, timeline
 from chaos.report import Report
-from chaos.targets import Process, Refbroker, make_target, policy_of
+from chaos.targets import Process, make_target, policy_of
 
 LAYER = "process"
 POLICIES = {
@@ -36,20 +31,6 @@ POLICIES = {
 PROPERTIES = {"log.segment.bytes": str(1 << 20), "log.roll.ms": "700", "log.index.interval.bytes": "512",
               "offsets.topic.num.partitions": "1", "group.initial.rebalance.delay.ms": "0",
               "group.min.session.timeout.ms": "500", "auto.create.topics.enable": "false"}
-# P2: flush.ms, the flusher's period (half of it), one fsync, and the time that a reply may take on a busy machine.
-FLUSH_WINDOW_SLACK_MS = 800
-
-
-class Recorded(Refbroker):
-    """refbroker with a recording disk."""
-
-    def __init__(self, *args, record: Path, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.record = record
-
-    def command(self) -> list[str]:
-        serve = super().command()[3:]
-        return [sys.executable, "-m", "chaos.process.broker", str(self.record), *serve]
 
 
 def libraries(report: Report, target_name: str) -> tuple[str, ...]:
@@ -78,14 +59,14 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(rng.uniform(0.15, 2.4))
-            _kill_and_restart(target, findings, strikes)
+            kill_and_restart(target, findings, strikes)
             progress(f"{policy_name}: {len(strikes)} kills")
         clients.stop()
         struck = time.monotonic_ns()
-        _kill_and_restart(target, findings, strikes)
+        kill_and_restart(target, findings, strikes)
         case = Case(policy, "F1", struck, clients.history(), {}, {}, outages=[(s.since, s.until) for s in strikes],
                     load=(clients.begun, clients.ended), service_bound_ns=int(SERVICE_SECONDS_MAX * 1e9), read_on_ns=clients.read_on_ns)
-        findings += checks.check_all(_observe(target.bootstrap, case))
+        findings += checks.check_all(observe_case(target.bootstrap, case))
         findings += _times_and_files(target, directory)
     finally:
         if clients:
@@ -100,7 +81,7 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
     report.judge(LAYER, policy_name, "F1", judged, findings, times=len(strikes))
     slowest = max(strike.until - strike.since for strike in strikes) / 1e9
     gap = checks.CHECKERS["unavailable"].longest_gap([send.completed for send in case.history.acked], [], case.load)[2] / 1e9
-    _figures(report, policy_name, "F1", case, {
+    figures_of(report, policy_name, "F1", case, {
         "kills": len(strikes), "slowest_restart_s": round(slowest, 2), "longest_gap_s": round(gap, 2), "clients": clients.libraries()})
     report.timelines.append(timeline(LAYER, policy_name, "F1", case.history, strikes))
     evidence.keep(report, directory, LAYER, target, case, findings)
@@ -109,7 +90,7 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
         report.not_enough.append(f"{policy_name}: nothing was acked")
 
 
-def _kill_and_restart(target: Process, findings: list[Finding], strikes: list[Strike]) -> None:
+def kill_and_restart(target: Process, findings: list[Finding], strikes: list[Strike]) -> None:
     """SIGKILL, look at the files, start; what was the longest valid prefix must still be there. The files as the kill left them are
     kept beside the target's directory: those of the last kill, and of one after which something was dropped."""
     killed = time.monotonic_ns()
@@ -133,7 +114,7 @@ def _kill_and_restart(target: Process, findings: list[Finding], strikes: list[St
         findings += [replace(each, evidence=f"{each.evidence}; the files before it: {kept_as}") for each in dropped]
 
 
-def _observe(bootstrap: str, case: Case) -> Case:
+def observe_case(bootstrap: str, case: Case) -> Case:
     case.log, case.log_end = observe.read_all(bootstrap, TOPICS)
     case.offsets = observe.committed_offsets(bootstrap, GROUP, TOPICS)
     return case
@@ -197,73 +178,7 @@ def check_files(data_dir: Path, topics: dict[str, int], *, preallocated: bool = 
     return findings
 
 
-def power_rounds(policy_name: str, seconds: float, cuts: int, seed: int, directory: Path, report: Report,
-                 progress: Callable[[str], None]) -> None:
-    """One load of `seconds` under a recording disk, a kill, and `cuts` power cuts of what was recorded, each judged."""
-    rng, policy = random.Random(f"{seed}/{policy_name}/power"), POLICIES[policy_name]
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    target = Recorded(str(directory / "broker"), policy=policy_of(policy_name), properties=PROPERTIES, record=directory / "record")
-    players = cast(seed, list(POLICIES).index(policy_name) + 1, libraries(report, "refbroker"))
-    target.start()
-    clients = None
-    try:
-        observe.create_topics(target.bootstrap, TOPICS, {})
-        clients = Clients(directory / "history", target.bootstrap, seed, specs=players)
-        wait_for_acks(clients)
-        time.sleep(seconds + rng.random())
-        struck = time.monotonic_ns()
-        target.kill()
-    finally:
-        if clients:
-            clients.kill()
-        if target.pid:
-            target.kill()
-    recording, history = Recording(str(target.record), target.data_directory), clients.history()
-    lost_total, findings, judged = 0, [], set()
-    recording.cut(directory / "durable" / "data", rng, keep=0.0)
-    durable = {where: (batches := valid_prefix(segments)) and batches[-1].last_offset + 1 or 0
-               for where, segments in observe.read_files(directory / "durable" / "data", TOPICS).items()}
-    for number in range(cuts):
-        keep = (0.0, 0.5, 0.9)[number % 3]
-        place = directory / f"cut{number}"
-        taken = recording.cut(place / "crashed", rng, keep)
-        case = Case(policy, "F2", struck, history, {}, {}, durable_end={w: durable.get(w, 0) for w in _partitions()},
-                    offsets_durable=policy.kind == "P3",
-                    flush_window_ns=((policy.ms or 0) * 3 // 2 + FLUSH_WINDOW_SLACK_MS) * 1_000_000)
-        found = _judge_cut(report, place, case, taken)
-        findings += found
-        lost_total += len(checks.lost.missing(case)) if case.log else 0
-        judged |= checks.judged(case) | {(each, "any") for each in ("C2.2", "C5.1", "C5.2", "C5.3", *returned.STATEMENTS)}
-        progress(f"{policy_name}: power cut {number + 1} of {cuts}")
-    report.judge(LAYER, policy_name, "F2", judged, findings, times=cuts)
-    _figures(report, policy_name, "F2", case, {
-        "cuts": cuts, "effects": recording.effects, "unsynced_bytes": recording.unsynced_bytes,
-        "unsynced_entries": recording.unsynced_entries, "lost_over_all_cuts": lost_total, "clients": clients.libraries()})
-    report.timelines.append(timeline(LAYER, policy_name, "F2", history, [Strike("power cut", struck)]))
-    if not history.acked:
-        report.not_enough.append(f"{policy_name}: nothing was acked before the power cut")
-    if policy.kind == "P0" and not lost_total:
-        report.not_enough.append("page cache only lost nothing in a power cut: the fault did not bite (S2)")
-
-
-def _partitions() -> list[tuple[str, int]]:
-    return [(topic, number) for topic, count in TOPICS.items() for number in range(count)]
-
-
-def _judge_cut(report: Report, place: Path, case: Case, taken: list[str]) -> list[Finding]:
-    """Start a broker on what the power cut left, read and judge it."""
-    target = Refbroker(str(place / "broker"), policy=policy_of(case.policy.name), properties=PROPERTIES)
-    shutil.copytree(place / "crashed", target.data_directory)
-    found = returned.check_small_files(Path(target.data_directory))
-    whole, unread = returned.started_and_read(target, lambda: _observe(target.bootstrap, case))
-    found += unread + check_files(Path(target.data_directory), TOPICS) + (checks.check_all(case) if whole else [])
-    found = [replace(finding, evidence=f"{finding.evidence} [{len(taken)} effects taken; {place}]") for finding in found]
-    evidence.keep(report, place, LAYER, target, case, found, ["what the power cut took:", *taken])
-    return found
-
-
-def _figures(report: Report, policy: str, fault: str, case: Case, more: dict) -> None:
+def figures_of(report: Report, policy: str, fault: str, case: Case, more: dict) -> None:
     history = case.history
     survived = len(history.acked) - len(checks.lost.missing(case))
     report.figures.append({"layer": LAYER, "policy": policy, "fault": fault, "sent": len(history.sends),
