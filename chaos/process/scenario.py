@@ -67,24 +67,28 @@ class Story:
 
     def tell(self, target: Process) -> None:
         """The whole story. Raises ClientError where the broker is gone, Refused where it keeps refusing."""
-        self._target = target
-        self._began_ms = int(time.time() * 1000) - 60_000
+        self.attach(target)
         self._ask(self._create)
         producer = self._ask(self._init_producer)
         self._ask(lambda client: _checked(client.request(k10_find_coordinator.API, {"key": GROUP}, version=3)))
         for number in range(BATCHES):
-            self._produce(number, ("swept", number % 2), producer, number // 2)
+            self.produce(number, ("swept", number % 2), producer, number // 2)
             if number % 3 == 2:
                 self._ask(lambda client, where=("swept", number % 2): self._commit(client, where))
             if number == BATCHES // 2:
-                self._produce(1000, (DOOMED, 0))
+                self.produce(1000, (DOOMED, 0))
                 self._ask(self._delete)
             self._ask(lambda client, where=("swept", number % 2): self._read(client, where))
         for number in range(TRIMMED_BATCHES):
-            self._produce(2000 + number, ("trimmed", 0))
+            self.produce(2000 + number, ("trimmed", 0))
         self.trim_asked = True
         self._ask(self._trim)
         self.close()
+
+    def attach(self, target: Process) -> None:
+        """Whom to talk to from now on."""
+        self._target = target
+        self._began_ms = int(time.time() * 1000) - 60_000
 
     def close(self) -> None:
         if self._client:
@@ -120,8 +124,8 @@ class Story:
         return _checked(client.request(k22_init_producer_id.API, {
             "transactional_id": None, "transaction_timeout_ms": 1000, "producer_id": -1, "producer_epoch": -1}, version=4))
 
-    def _produce(self, number: int, where: Where, producer: dict | None = None, sequence: int = -1) -> None:
-        """One batch of one record; with a `producer` it is an idempotent one."""
+    def produce(self, number: int, where: Where, producer: dict | None = None, sequence: int = -1) -> int:
+        """One batch of one record; with a `producer` it is an idempotent one. Its offset."""
         send = Send(CLIENT, number, where[0], "all", producer is not None, time.monotonic_ns())
         self.history.sends[CLIENT, number] = send
         ids = {"producer_id": producer["producer_id"], "producer_epoch": producer["producer_epoch"],
@@ -136,6 +140,7 @@ class Story:
         if send.offset != end and (producer or self.refused == before):
             self.complaints.append(Finding("C1.14", "offsets go on", *where, send.offset, f"batch {number} after the log's end {end}"))
         self._ends[where] = send.offset + 1
+        return send.offset
 
     def finish_under_way(self, client: Client) -> None:
         """Ask for the batch under way, as it was. Raises ClientError, Refused."""
