@@ -16,16 +16,15 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chaos.checks.history.case import Finding
 from chaos.process import fulldisk, scenario
 from chaos.process.intercept import Fault, Interceptor
-from chaos.process.sweep import POLICIES, WORKERS, Sweep, judged
+from chaos.process.sweep import POLICIES, Sweep, in_turn, judged
 from chaos.report import Report
 from chaos.targets import Process, TargetError
 from refbroker.client import ClientError
@@ -70,22 +69,22 @@ def run(report: Report, directory: Path, progress: Callable[[str], None], target
     jobs = [(policy, kind) for kind in KINDS for policy in POLICIES]
     if sample is not None:
         counts = _calls_of_the_story(sweep)
-        jobs = rng.sample(jobs, min(sample, len(jobs)))
-        chosen = [(policy, kind, rng.randrange(1, 1 + sum(counts[call] for call in kind.call.split("|")))) for policy, kind in jobs]
-        works = [lambda job=job: _one(sweep, *job) for job in chosen]
-        works.append(lambda policy=rng.choice(POLICIES): fulldisk.one(sweep, policy, 0, seed))
+        drawn = [(policy, kind, rng.randrange(1, 1 + sum(counts[call] for call in kind.call.split("|"))))
+                 for policy, kind in rng.sample(jobs, min(sample, len(jobs)))]
+        works = [_once(_one, sweep, *each) for each in drawn] + [_once(fulldisk.one, sweep, rng.choice(POLICIES), 0, seed)]
     else:
-        works = [lambda job=job: _sweep_one(sweep, *job) for job in jobs]
-        works += [lambda policy=policy, number=number: fulldisk.one(sweep, policy, number, seed)
-                  for policy in POLICIES for number in range(FULL_DISKS)]
-    pool = ThreadPoolExecutor(WORKERS)
+        works = [_sweep_one(sweep, *job) for job in jobs]
+        works += [_once(fulldisk.one, sweep, policy, number, seed) for policy in POLICIES for number in range(FULL_DISKS)]
     try:
-        for future in [pool.submit(work) for work in works]:
-            future.result()
+        in_turn(sweep, works)
     finally:
-        sweep.stopping = True
-        pool.shutdown(cancel_futures=True)
         _report(report, sweep, time.monotonic() - began)
+
+
+def _once(work: Callable[..., Any], *arguments: Any) -> Iterator[None]:
+    """A job of one step."""
+    work(*arguments)
+    yield
 
 
 def _report(report: Report, sweep: Sweep, took_s: float) -> None:
@@ -101,8 +100,7 @@ def _report(report: Report, sweep: Sweep, took_s: float) -> None:
                            "seconds": round(took_s)})
     if not sweep.kills.total():
         report.not_enough.append("errors at system calls: none struck")
-    for policy, fault, kind in sorted(sweep.cut_short):
-        report.not_run.append(f"{kind} under {policy}: not ended in the time given, {sweep.kills[policy, fault, kind]} struck")
+    report.not_run += sweep.excuses()
 
 
 def _calls_of_the_story(sweep: Sweep) -> dict[str, int]:
@@ -123,11 +121,12 @@ def _calls_of_the_story(sweep: Sweep) -> dict[str, int]:
     return interceptor.counts
 
 
-def _sweep_one(sweep: Sweep, policy: str, kind: Kind) -> None:
+def _sweep_one(sweep: Sweep, policy: str, kind: Kind) -> Iterator[None]:
     sweep.kills[policy, kind.fault, str(kind)] += 0
     for number in sweep.numbers((policy, kind.fault, str(kind))):
         if not _one(sweep, policy, kind, number):
             return
+        yield
 
 
 def _one(sweep: Sweep, policy: str, kind: Kind, number: int) -> bool:

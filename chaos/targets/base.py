@@ -94,6 +94,7 @@ class Process(Target):
 
     can_kill = True
     stop_signal = signal.SIGTERM
+    clean_exits: tuple[int, ...] = (0,)  # exit codes of a clean stop
 
     def __init__(
         self,

@@ -27,6 +27,8 @@ KEYS = {"name", "start", "prepare", "ready", "stop_signal", "property", "policie
 
 
 class Command(Process):
+    clean_exits = (0, 143)  # some say by which signal they were asked
+
     def __init__(
         self,
         description: dict,

@@ -95,6 +95,7 @@ def _fetch(pom: pathlib.Path, libs: pathlib.Path) -> str:
 
 class Kafka(Process):
     name = "kafka"
+    clean_exits = (0, 143)  # a JVM says by which signal it was asked
 
     def __init__(
         self,
