@@ -195,10 +195,14 @@ class Run:
         for fault in self.calls:
             self.struck[fault.action] += len(fault.struck)
         self.struck["rule"] += sum(rule.acted for rule in self.rules)
+        self.strikes += [Strike(f"{rule.action} {rule.api} of {client}", moment) for rule in self.rules for moment, client in rule.moments]
         return plans.fault_classes(self.plan["ending"], +self.struck)
 
+    def _outages(self) -> list[tuple[int, int]]:
+        return [(strike.since, strike.until) for strike in self.strikes if strike.until]
+
     def _judge_kill(self, clients: Clients, struck: int) -> None:
-        case = Case(self.policy, self._faults(), struck, clients.history(), {}, {}, outages=[(s.since, s.until) for s in self.strikes],
+        case = Case(self.policy, self._faults(), struck, clients.history(), {}, {}, outages=self._outages(),
                     load=(clients.begun, clients.ended), service_bound_ns=int(SERVICE_SECONDS_MAX * 1e9), read_on_ns=clients.read_on_ns)
         rounds.observe_case(self.target.bootstrap, case)
         self.findings += checks.check_all(case) + rounds.check_files(Path(self.target.data_directory), TOPICS,

@@ -22,7 +22,6 @@ from chaos.checks import history as checks
 from chaos.checks.history.case import Case, Finding
 from chaos.process import observe, rounds, scenario
 from chaos.process.intercept import Fault, Interceptor
-from chaos.process.power import FLUSH_WINDOW_SLACK_MS
 from chaos.report import Report
 from chaos.targets import NotAvailable, Refbroker, policy_of
 
@@ -33,7 +32,7 @@ HOUR_S = 3600
 JUMPS_S = (HOUR_S, -HOUR_S, 24 * HOUR_S, -48 * HOUR_S, 30 * 24 * HOUR_S, -30 * 24 * HOUR_S, 2, -2)
 JUMPS = 6
 SERVICE_SECONDS_MAX = 10.0
-SYNC_SECONDS_MAX = (200 * 3 // 2 + FLUSH_WINDOW_SLACK_MS) / 1000
+SYNC_SECONDS_MAX = (200 * 3 // 2 + rounds.FLUSH_WINDOW_SLACK_MS) / 1000
 LIBRARIES = ("/usr/lib", "/usr/local/lib", "/usr/lib64")
 STATEMENTS = {"C1.5", "C1.16", "C5.1", "C5.2", "C5.3", "C5.4"}
 

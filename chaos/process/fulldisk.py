@@ -27,7 +27,8 @@ from refbroker.client import ClientError
 FAULT = "F4"
 SPACE_BYTES = 4 << 20  # the story, its checkpoints, and room for the filler
 FULL_SECONDS, FREE_SECONDS = (0.05, 0.4), (0.01, 0.12)
-PATIENCE_S = 20.0
+TIMES_MAX = 12  # then there is space for good, and the story must come to its end
+PATIENCE_S = 30.0
 
 
 class Filler(threading.Thread):
@@ -40,7 +41,7 @@ class Filler(threading.Thread):
         self.times = 0
 
     def run(self) -> None:
-        while not self._done.wait(self._rng.uniform(*FREE_SECONDS)):
+        while self.times < TIMES_MAX and not self._done.wait(self._rng.uniform(*FREE_SECONDS)):
             self._fill()
             self.times += 1
             self._done.wait(self._rng.uniform(*FULL_SECONDS))

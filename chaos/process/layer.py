@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from chaos.process import errors
+from chaos.process import clocks, errors
 from chaos.process.power import power_rounds
 from chaos.process.rounds import POLICIES, kill_rounds
 from chaos.report import Report
@@ -28,10 +28,12 @@ def run(report: Report, seed: int, seconds: float, directory: Path, progress: Ca
         kill_rounds(policy, load * 0.7, seed, directory / f"{policy}-kill", report, progress)
         cuts = max(3, int(CUTS_PER_30_SECONDS * share / 30))
         power_rounds(policy, max(2.5, load * 0.2), cuts, seed, directory / f"{policy}-power", report, progress)
-    try:
-        errors.run(report, directory / "errors", progress, sample=ERRORS, seed=seed)
-    except NotAvailable as error:
-        report.not_run.append(str(error))
+    for attempt in (lambda: errors.run(report, directory / "errors", progress, sample=ERRORS, seed=seed),
+                    lambda: clocks.run(report, seed, directory / "clocks", progress)):
+        try:
+            attempt()
+        except NotAvailable as error:
+            report.not_run.append(str(error))
 
 
 def _run_other(report: Report, seed: int, seconds: float, directory: Path, progress: Callable[[str], None], target: str) -> None:

@@ -25,8 +25,6 @@ from chaos.process.timeline import Strike, timeline
 from chaos.report import Report
 from chaos.targets import Refbroker, policy_of
 
-# P2: flush.ms, the flusher's period (half of it), one fsync, and the time that a reply may take on a busy machine.
-FLUSH_WINDOW_SLACK_MS = 800
 KEEP = (0.0, 0.5, 0.9)  # the chance that an unsynced effect reached the disk, cut by cut
 
 
@@ -64,7 +62,7 @@ class PowerCuts:
         self.case = case = Case(
             self.policy, self.fault, self.struck, self.history, {}, {}, durable_end=dict(self._durable),
             offsets_durable=self.policy.kind == "P3",
-            flush_window_ns=((self.policy.ms or 0) * 3 // 2 + FLUSH_WINDOW_SLACK_MS) * 1_000_000)
+            flush_window_ns=((self.policy.ms or 0) * 3 // 2 + rounds.FLUSH_WINDOW_SLACK_MS) * 1_000_000)
         target = Refbroker(str(place / "broker"), policy=policy_of(self.policy.name), properties=rounds.PROPERTIES)
         shutil.copytree(place / "crashed", target.data_directory)
         found = returned.check_small_files(Path(target.data_directory))

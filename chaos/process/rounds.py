@@ -1,11 +1,13 @@
 """Does a broker that is killed under load keep what it must?
 
 For each flush policy: real clients write, read and commit without pause; the broker gets SIGKILL at moments drawn from the
-seed and starts again on the same port; after the last kill everything is read back and judged (F1).
+seed and starts again on the same port, or is stopped for longer than a session and goes on; after the last kill everything is read back and judged (F1).
 """
 
+import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,6 +33,10 @@ POLICIES = {
 PROPERTIES = {"log.segment.bytes": str(1 << 20), "log.roll.ms": "700", "log.index.interval.bytes": "512",
               "offsets.topic.num.partitions": "1", "group.initial.rebalance.delay.ms": "0",
               "group.min.session.timeout.ms": "500", "auto.create.topics.enable": "false"}
+# P2: flush.ms, the flusher's period (half of it), one fsync, and the time that a reply may take on a busy machine.
+FLUSH_WINDOW_SLACK_MS = 800
+PAUSE_SECONDS = (1.8, 2.4)  # sessions of the members last 1.5 s
+PAUSES_FROM_SECONDS = 8.0
 
 
 def libraries(report: Report, target_name: str) -> tuple[str, ...]:
@@ -56,11 +62,14 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
         observe.create_topics(target.bootstrap, TOPICS, {})
         clients = Clients(directory / "history", target.bootstrap, seed, specs=players)
         wait_for_acks(clients)
+        if seconds >= PAUSES_FROM_SECONDS or list(POLICIES)[seed % len(POLICIES)] == policy_name:  # in a short run, once over all policies
+            time.sleep(rng.uniform(0.15, 0.5))
+            pause(target, rng.uniform(*PAUSE_SECONDS), strikes)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(rng.uniform(0.15, 2.4))
             kill_and_restart(target, findings, strikes)
-            progress(f"{policy_name}: {len(strikes)} kills")
+            progress(f"{policy_name}: {len(strikes)} faults")
         clients.stop()
         struck = time.monotonic_ns()
         kill_and_restart(target, findings, strikes)
@@ -79,15 +88,24 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
     else:
         report.not_run.append(f"{policy_name}: rules about files: {target.data_directory} is no Kafka data directory")
     report.judge(LAYER, policy_name, "F1", judged, findings, times=len(strikes))
-    slowest = max(strike.until - strike.since for strike in strikes) / 1e9
+    kills = [strike.until - strike.since for strike in strikes if strike.what == "SIGKILL"]
     gap = checks.CHECKERS["unavailable"].longest_gap([send.completed for send in case.history.acked], [], case.load)[2] / 1e9
     figures_of(report, policy_name, "F1", case, {
-        "kills": len(strikes), "slowest_restart_s": round(slowest, 2), "longest_gap_s": round(gap, 2), "clients": clients.libraries()})
+        "kills": len(kills), "pauses": len(strikes) - len(kills), "slowest_restart_s": round(max(kills) / 1e9, 2), "longest_gap_s": round(gap, 2), "clients": clients.libraries()})
     report.timelines.append(timeline(LAYER, policy_name, "F1", case.history, strikes))
     evidence.keep(report, directory, LAYER, target, case, findings)
     report.not_enough += [f"{policy_name}: {line}" for line in clients.deserters()]
     if not case.history.acked:
         report.not_enough.append(f"{policy_name}: nothing was acked")
+
+
+def pause(target: Process, seconds: float, strikes: list[Strike]) -> None:
+    """SIGSTOP, and SIGCONT after `seconds`: sessions have run out by then, and connections are still there."""
+    since = time.monotonic_ns()
+    os.killpg(target.pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    os.killpg(target.pid, signal.SIGCONT)
+    strikes.append(Strike("SIGSTOP", since, time.monotonic_ns()))
 
 
 def kill_and_restart(target: Process, findings: list[Finding], strikes: list[Strike]) -> None:

@@ -51,7 +51,7 @@ METADATA_TOPIC = "__cluster_metadata"
 COMPACTED_TOPICS = ("__consumer_offsets", "__transaction_state")
 LOCK_FILE = ".lock"
 NAME_BYTES_MAX = 255  # of a file system's names
-OWN_FILES = (LOCK_FILE, "lost+found", f"{checkpoints.META_PROPERTIES}.tmp")  # may be in a directory of nobody's
+OWN_FILES = (LOCK_FILE, NOTE, "lost+found", f"{checkpoints.META_PROPERTIES}.tmp")  # may be in a directory of nobody's
 
 _PARTITION = re.compile(r"([a-zA-Z0-9._-]+)-([0-9]{1,10})")
 _GOING = re.compile(r"(.+)\.([0-9a-f]{32})-(delete|stray|future)")
