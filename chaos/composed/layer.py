@@ -224,7 +224,7 @@ class Run:
         self.report.figures.append({
             "layer": LAYER, "policy": self.policy.name, "fault": case.fault, "acked": len(case.history.acked),
             "survived": len(case.history.acked) - len(checks.lost.missing(case)), "seen": len(case.history.seen),
-            **+self.struck, **more, "plan": str(self.path), "again": f"refbroker-chaos run --layers composed --plan {self.path}"})
+            **+self.struck, **more, "again": f"refbroker-chaos run --layers composed --plan {self.path}"})
         self.report.timelines.append(timeline(LAYER, self.policy.name, case.fault, case.history, sorted(self.strikes, key=lambda s: s.since)))
         if not case.history.acked or not self.struck.total():
             self.report.not_enough.append(f"composed, {self.policy.name}: {self.struck.total()} faults struck, {len(case.history.acked)} acked")
