@@ -33,6 +33,8 @@ OVERHEAD_SECONDS = 9.0  # of one plan: start, drain, read back, judge
 LOAD_SECONDS_MIN = 4.0
 CUTS = 3  # how often the power is cut, so to speak
 STEP_SECONDS = 0.02
+END_SECONDS_MAX = 15.0  # for a broker whose fsync failed to end by itself
+SETTLE_SECONDS = 0.5
 START_ATTEMPTS = 3  # the first may meet the disk as the plan left it
 
 
@@ -69,6 +71,7 @@ class Run:
         self.target: Process = (Recorded(place, record=directory / "record", **options) if plan["ending"] == "power"
                                 else make_target(target, place, **options))
         self.wire: toxi.Server | None = None
+        self._started_ns = 0  # when the broker was last started
 
     def go(self) -> None:
         clients = proxy = None
@@ -84,6 +87,7 @@ class Run:
                 clients.stop()
             struck = time.monotonic_ns()
             if self.plan["ending"] == "power":
+                self.struck["ended by itself"] += self._over()
                 self.target.kill()
                 clients.kill()
                 self._judge_power(clients.history(), struck)
@@ -119,7 +123,7 @@ class Run:
                 todo.append((fault["at"] + fault["seconds"], number, self._finish, fault))
         todo.sort(key=lambda each: each[:2])
         self._open: dict[int, tuple[Any, int]] = {}  # id of a fault -> (its handle, when it began)
-        while todo or time.monotonic() < began + self.plan["seconds"]:
+        while (todo or time.monotonic() < began + self.plan["seconds"]) and not self._over():
             if todo and time.monotonic() >= began + todo[0][0]:
                 _, _, act, fault = todo.pop(0)
                 act(fault)
@@ -128,7 +132,22 @@ class Run:
             time.sleep(STEP_SECONDS)
         for fault in faults:
             self._finish(fault)
-        self._start_if_ended()
+        self._settle()
+
+    def _over(self) -> bool:
+        """A recorded broker that has ended by itself is not started again: its one life is recorded, and so the power goes now."""
+        return self.plan["ending"] == "power" and self.target.process.poll() is not None
+
+    def _settle(self) -> None:
+        """Nothing strikes any more. A broker whose fsync failed is about to end; it is started again before anybody looks."""
+        deadline = time.monotonic() + END_SECONDS_MAX
+        failed = any(strike.time > self._started_ns for fault in self.calls if fault.action == "EIO" for strike in fault.struck)
+        while time.monotonic() < deadline - (0 if failed else END_SECONDS_MAX - SETTLE_SECONDS):
+            if self.target.process.poll() is not None:
+                break
+            time.sleep(STEP_SECONDS)
+        if not self._over():
+            self._start_if_ended()
 
     def _begin(self, fault: dict[str, Any]) -> None:
         what, handle = fault["what"], None
@@ -170,7 +189,7 @@ class Run:
 
     def _start_if_ended(self) -> None:
         process = self.target.process
-        if process is None or process.poll() is None:
+        if process is None or process.poll() is None or self._over():
             return
         ended = time.monotonic_ns()
         self.target.stop()  # it is dead: this only takes note of it
@@ -179,6 +198,7 @@ class Run:
         self.strikes.append(Strike("ended by itself", ended, time.monotonic_ns()))
 
     def _healthy(self, start: Callable[[], None]) -> None:
+        self._started_ns = time.monotonic_ns()
         for attempt in range(START_ATTEMPTS):
             try:
                 return start() if self.target.pid or attempt == 0 else self.target.start()

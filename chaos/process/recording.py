@@ -11,6 +11,7 @@ each completed fsync covered, and `cut` writes out a directory as it may look af
    512-byte sector, sizes and data separately; each create, rename and unlink is done or undone.
 """
 
+import itertools
 import os
 import pickle
 import random
@@ -73,16 +74,16 @@ class RecordingDisk(Disk):
 
     def __init__(self, record: str):
         self._journal = Journal(record)
-        self._handles = 0
+        self._handles = itertools.count(1)  # files are opened by several threads at once
 
     def open(self, path: str, *, create: bool = False, readonly: bool = False) -> File:
         began = time.monotonic_ns()
         file = super().open(path, create=create, readonly=readonly)
         if readonly:
             return file
-        self._handles += 1
-        self._journal.write(began, "open", path, self._handles)
-        return RecordingFile(file, self._journal, self._handles)
+        handle = next(self._handles)
+        self._journal.write(began, "open", path, handle)
+        return RecordingFile(file, self._journal, handle)
 
     def mkdir(self, path: str) -> None:
         began = time.monotonic_ns()
@@ -112,8 +113,7 @@ class RecordingDisk(Disk):
     def lock(self, path: str) -> Lock:
         began = time.monotonic_ns()
         lock = super().lock(path)
-        self._handles += 1
-        self._journal.write(began, "open", path, self._handles)
+        self._journal.write(began, "open", path, next(self._handles))
         return lock
 
 

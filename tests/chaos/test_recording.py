@@ -1,7 +1,9 @@
 """Does a recorded power cut take what no sync covered, and nothing else?"""
 
 import random
+import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -95,3 +97,27 @@ def test_a_cut_that_keeps_everything_is_the_directory_itself(tmp_path_factory, o
             else:
                 disk.unlink(path)
     assert cut(tmp_path, 1.0, seed) == tree(Path(root))
+
+
+def test_files_that_threads_open_at_once_do_not_get_each_others_bytes(tmp_path):
+    """The broker's loop and its sync threads open files at the same time: each must be told apart in the record."""
+    disk, root = recorded(tmp_path)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work(name: str) -> None:
+        for number in range(150):
+            file = disk.open(f"{root}/{name}{number}", create=True)
+            file.append([f"{name}{number}".encode()])
+            file.sync()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    disk.sync_dir(root)
+    assert cut(tmp_path, 0.0) == {f"{name}{number}": f"{name}{number}".encode() for name in "abc" for number in range(150)}
