@@ -1,6 +1,7 @@
 """`refbroker-chaos mutants`: is every planted bug found, and nothing harmless flagged? 0: so it is, 1: it is not."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -37,7 +38,8 @@ def mutants(seconds: float, seed: int, sample: int | None, pick: int | None, pro
     if not chosen:
         raise click.UsageError(f"no mutant or class is called {', '.join(names)}")
     began = time.monotonic()
-    leftovers.mark()
+    leftovers.sweep()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if layers:
         text, good = _by_layers(chosen, layers.split(","), seconds, seed, out)
     else:

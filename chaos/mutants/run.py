@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from chaos import leftovers
 from chaos.mutants.catalogue import HARMLESS, PYTEST, Misplaced, Mutant
 from chaos.mutants.trees import command, planted_tree, run_there
 
@@ -59,10 +60,15 @@ def run(chosen: list[Mutant], *, seconds: float, seed: int, harmless_seconds: fl
         work = {pool.submit(_hunt_one, mutant, harmless_seconds if mutant.is_harmless else seconds, seed, plans): mutant for mutant in chosen}
         tests = sorted({mutant.hunt for mutant in chosen if mutant.hunt.startswith(PYTEST)})
         work |= {pool.submit(_unplanted, test): None for test in tests}
-        for future in as_completed(work):
-            outcome = future.result()
-            outcomes.append(outcome)
-            say(line(outcome, len(outcomes), len(work)))
+        try:
+            for future in as_completed(work):
+                outcome = future.result()
+                outcomes.append(outcome)
+                say(line(outcome, len(outcomes), len(work)))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            leftovers.end()  # the hunts under way, which are in sessions of their own
+            raise
     return sorted(outcomes, key=lambda outcome: (outcome.harmless, outcome.kind, outcome.mutant))
 
 

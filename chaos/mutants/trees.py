@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from chaos import leftovers
 from chaos.mutants.catalogue import ROOT, Mutant, planted
 
 COPIED = ("refbroker", "chaos", "pyproject.toml")
@@ -25,7 +26,7 @@ MARK = "PLANTED"
 def planted_tree(mutant: Mutant | None, with_tests: bool = False) -> Iterator[Path]:
     """A copy of the tree with the bug in it, or as it is for None; gone afterwards. Raises Misplaced before anything is copied."""
     text = planted(mutant) if mutant else None
-    with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
+    with tempfile.TemporaryDirectory(prefix="mutant-") as directory, _registered(directory):
         tree = Path(directory)
         ignore = shutil.ignore_patterns("__pycache__", "node_modules", "target")
         for name in COPIED + (FOR_TESTS if with_tests else ()):
@@ -38,6 +39,16 @@ def planted_tree(mutant: Mutant | None, with_tests: bool = False) -> Iterator[Pa
             (tree / mutant.file).write_text(text)
             (tree / MARK).write_text(mutant.name + "\n")
         yield tree
+
+
+@contextmanager
+def _registered(directory: str) -> Iterator[None]:
+    """If this process dies, a later one deletes it."""
+    leftovers.register("directory", directory)
+    try:
+        yield
+    finally:
+        leftovers.release("directory", directory)
 
 
 def planted_here() -> str | None:
