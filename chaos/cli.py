@@ -1,6 +1,7 @@
 """The command line of the lab: `refbroker-chaos run | ...`. Exit codes of every command: 0 all held, 1 a statement is broken,
 2 not enough evidence, 64 usage, 70 an error of the lab itself."""
 
+import json
 import os
 import shutil
 import signal
@@ -273,6 +274,25 @@ def proxy(upstream: str, listen: str, rules: Path | None) -> None:
 
 
 cli.add_command(mutants)
+
+
+@cli.command()
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="processor time for each row")
+@click.option("--seed", type=int, default=1, show_default=True, help="decides the words")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a line")
+def bench(seconds: float, seed: int, as_json: bool) -> None:
+    """How fast the disk layer is: crash states recovered and judged per second and core, by length of words and by profile."""
+    from chaos.disk import speed
+
+    if not as_json:
+        click.echo("length  profile        words   distinct     judged  CPU s | per second and core: distinct   judged  recoveries")
+    for row in speed.measure(seconds, seed):
+        if as_json:
+            click.echo(json.dumps(row.to_json()))
+            continue
+        distinct, judged, recoveries = map(row.per_second, (row.distinct, row.judged, row.recoveries))
+        click.echo(f"{row.length:6}  {row.profiles:13} {row.words:6} {row.distinct:10,} {row.judged:10,} {row.cpu_seconds:6.1f} |"
+                   f"{distinct:29,} {judged:8,} {recoveries:11,}")
 
 
 def _address(text: str) -> tuple[str, int]:

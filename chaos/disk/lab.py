@@ -61,6 +61,12 @@ def recoverer_for(policy: Policy) -> Recoverer:
     return _RECOVERERS.setdefault(policy.messages == 1, Recoverer(config_of(policy)))
 
 
+def forget() -> None:
+    """Begin as a new process would, with nothing remembered."""
+    _RECOVERERS.clear()
+    _INSIDE.clear()
+
+
 class Lab:
     """Explores workloads under one policy. `seed` decides what is tried beyond the bounds."""
 

@@ -10,10 +10,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from chaos import contract
 from chaos.checks import vacuity
-from chaos.disk import errors, lab, workloads
+from chaos.cli import main
+from chaos.disk import errors, lab, speed, workloads
 from chaos.disk.driver import POLICIES, Driver, quietly
 from chaos.disk.lab import Lab, Limits
 from chaos.disk.model import SimDisk, SimFile
+from chaos.disk.profiles import PROFILES
 from chaos.disk.run import Pool, Task, perform, performed
 from chaos.plan import BadPlan, load, plan_of, replay, save
 from chaos.shrink import shrink
@@ -243,3 +245,12 @@ def test_verdicts_name_their_statement():
     assert "C1.6 allowed loss" in verdict.line() and "disk journal" in verdict.line()
     with pytest.raises(AssertionError):
         contract.Verdict("C99" + ".1", "F2", "P0", "journal", True, "a", 0, 4, "")
+
+
+def test_bench_prints_a_row_for_each_length_and_profile(monkeypatch, capsys):
+    monkeypatch.setattr(speed, "LENGTHS", (1,))
+    monkeypatch.setattr(speed, "STRONGEST_FIRST", PROFILES[-1:])
+    main(["bench", "--seconds", "0.1", "--json"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["length"], row["profiles"]) for row in rows] == [(1, "strict"), (2, "strict")]
+    assert all(0 < row["distinct"] <= row["judged"] and row["distinct per second and core"] > 0 for row in rows)
