@@ -59,7 +59,7 @@ def run(layers: str, seed: int | None, minutes: float, depth: int | None, worker
     from chaos.report import Report
 
     seed = seed if seed is not None else int.from_bytes(os.urandom(4), "big")
-    console, report = _console(), Report(seed, _again(layers, seed, minutes, depth, target, sweep, errors, rules), target=target)
+    console, report = _console(), Report(seed, _again(layers, seed, minutes, depth, target, sweep, errors, rules, plan), target=target)
     report.strict = target == "refbroker" if stricter is None else stricter
     report.unchecked = contract.unjudged()
     console.print(f"seed {seed}: {report.again}", highlight=False)
@@ -89,11 +89,12 @@ def run(layers: str, seed: int | None, minutes: float, depth: int | None, worker
     sys.exit(report.exit_code)
 
 
-def _again(layers: str, seed: int, minutes: float, depth: int | None, target: str, sweep: bool, errors: bool, rules: Path | None) -> str:
+def _again(layers: str, seed: int, minutes: float, depth: int | None, target: str, sweep: bool, errors: bool, rules: Path | None,
+           plan: Path | None) -> str:
     """The command that makes the same run."""
     name, address = target.partition("=")[::2]
     at = "" if target == "refbroker" else f" --bootstrap-server {address}" if name == "bootstrap" else f" --target {target}"
-    at += " --sweep" * sweep + " --errors" * errors + (f" --rules {rules}" if rules else "")
+    at += " --sweep" * sweep + " --errors" * errors + (f" --rules {rules}" if rules else "") + (f" --plan {plan}" if plan else "")
     if layers == ",".join(LAYERS) and not at:
         return f"make chaos SEED={seed} MINUTES={minutes:g}" + (f" DEPTH={depth}" if depth else "")
     return f"refbroker-chaos run --layers {layers}{at} --seed {seed} --minutes {minutes:g}" + (f" --depth {depth}" if depth else "")

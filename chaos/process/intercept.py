@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -96,6 +97,8 @@ class Strike(NamedTuple):
 class Interceptor:
     """Serves one process (and its restarts, one after the other): put `wrap` before its command line. Raises NotAvailable."""
 
+    _allowed: bool | None = None
+
     def __init__(self, directory: str, faults: list[Fault], calls: tuple[str, ...] = tuple(CALLS)):
         numbers = NUMBERS.get(os.uname().machine)
         if sys.platform != "linux" or numbers is None:
@@ -114,6 +117,15 @@ class Interceptor:
                      ",".join(map(str, self._known)))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
+        if not self._is_allowed():
+            self.close()
+            raise NotAvailable("faults at system calls: the kernel refuses a seccomp listener here (a container's own filter, or Linux < 5.9)")
+
+    def _is_allowed(self) -> bool:
+        """Tried once, with a program that does nothing."""
+        if Interceptor._allowed is None:
+            Interceptor._allowed = subprocess.run([*self.wrap, "true"], capture_output=True).returncode == 0
+        return Interceptor._allowed
 
     def close(self) -> None:
         """Calls that still wait then fail with ENOSYS: end the process first."""

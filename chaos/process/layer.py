@@ -13,7 +13,7 @@ from chaos.targets import NotAvailable
 # What one policy costs beside its load: starting, draining, reading back, checking without indexes.
 OVERHEAD_SECONDS = 14.0
 CUTS_PER_30_SECONDS = 6
-ERRORS, ERROR_SECONDS = 4, 1.5  # `--errors` has all of them
+ERRORS, ERROR_SECONDS = 3, 2.0  # `--errors` has all of them
 
 
 def run(report: Report, seed: int, seconds: float, directory: Path, progress: Callable[[str], None],
@@ -23,7 +23,7 @@ def run(report: Report, seed: int, seconds: float, directory: Path, progress: Ca
         _run_other(report, seed, seconds, directory, progress, target)
         return
     share = (seconds - ERRORS * ERROR_SECONDS) / len(POLICIES)
-    load = max(4.0, share - OVERHEAD_SECONDS)
+    load = max(3.0, share - OVERHEAD_SECONDS)
     for policy in POLICIES:
         kill_rounds(policy, load * 0.7, seed, directory / f"{policy}-kill", report, progress)
         cuts = max(3, int(CUTS_PER_30_SECONDS * share / 30))

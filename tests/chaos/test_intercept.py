@@ -78,3 +78,11 @@ def test_a_short_write_leaves_half_of_the_bytes_and_says_so(tmp_path):
 def test_paths_narrow_a_fault(tmp_path):
     code, _, _, interceptor = run(tmp_path, Fault("any", "kill", path="other*"))
     assert code == 0 and not interceptor.struck and interceptor.faults[0].matched == 0
+
+
+def test_where_the_kernel_refuses_it_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(Interceptor, "_allowed", None)
+    monkeypatch.setattr("chaos.process.intercept.filtered.__file__", str(tmp_path / "missing.py"))
+    with pytest.raises(NotAvailable, match="seccomp"):
+        Interceptor(str(tmp_path), [])
+    monkeypatch.setattr(Interceptor, "_allowed", None)
