@@ -108,11 +108,11 @@ class Broker:
     def cluster_id(self) -> str:
         return self.logs.cluster_id
 
-    @property
-    def advertised(self) -> tuple[str, int]:
-        """Host and port that clients are told."""
-        told = self.config.advertised_listener or self.config.listener
-        return told.host or os.uname().nodename, told.port or self.server.port
+    def advertised(self, listener_name: str) -> tuple[str, int]:
+        """Host and port that clients are told which came through this listener."""
+        found = next(served for served in self.config.client_listeners if served.listener.name == listener_name)
+        told = found.advertised or found.listener
+        return told.host or os.uname().nodename, told.port or self.server.addresses[listener_name][1]
 
     def partition(self, topic: str, number: int) -> Partition:
         """Raises KafkaError: UNKNOWN_TOPIC_OR_PARTITION, or KAFKA_STORAGE_ERROR where its directory is offline."""

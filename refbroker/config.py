@@ -36,6 +36,9 @@ class ConfigError(ValueError):
     """A value that cannot be served. The text is for the person who set it."""
 
 
+PROTOCOLS = ("PLAINTEXT", "SSL")
+
+
 class Listener(NamedTuple):
     name: str
     host: str  # "" is every interface
@@ -43,6 +46,12 @@ class Listener(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name}://{'[' + self.host + ']' if ':' in self.host else self.host}:{self.port}"
+
+
+class ClientListener(NamedTuple):
+    listener: Listener
+    advertised: Listener | None  # what clients are told instead of its address
+    protocol: str  # PLAINTEXT or SSL
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,8 @@ class Config:
         self.values: dict[str, object] = {key.name: key.default for key in KEYS} | dict(given)
         self.sources: dict[str, str] = {key.name: "default" for key in KEYS} | dict(sources)
         self._publish()
-        self.listener, self.advertised_listener = _listeners(self)
+        self.client_listeners = _listeners(self)
+        self.listener, self.advertised_listener, _ = self.client_listeners[0]
         self.data_dir = _data_dir(self)
         if self.broker_id not in (-1, self.node_id):
             if self.sources["node.id"] != "default":
@@ -308,31 +318,56 @@ def parse_listener(text: str, where: str) -> Listener:
     return Listener(match[1].upper(), match[2] or match[3] or "", int(match[4]))
 
 
-def _listeners(config: Config) -> tuple[Listener, Listener | None]:
-    """The one listener that is opened, and what clients are told instead of its address."""
+def _listeners(config: Config) -> tuple[ClientListener, ...]:
+    """The listeners that are opened."""
     pairs = config.listener_security_protocol_map.upper().split(",")
     protocols = dict(pair.strip().split(":", 1) for pair in pairs if ":" in pair)
     controllers = {name.upper() for name in config.controller_listener_names}
 
-    def for_clients(key: str) -> list[Listener]:
-        found = [parse_listener(text, key) for text in config.values[key] or ()]
-        for listener in found:
+    def for_clients(key: str) -> dict[str, Listener]:
+        found: dict[str, Listener] = {}
+        for listener in (parse_listener(text, key) for text in config.values[key] or ()):
+            if listener.name in controllers:
+                continue
             protocol = protocols.get(listener.name, listener.name)
-            if listener.name not in controllers and protocol != "PLAINTEXT":
-                raise ConfigError(f"{key}: {listener}: {protocol} is not served, only PLAINTEXT")
-        return [listener for listener in found if listener.name not in controllers]
+            if protocol not in PROTOCOLS:
+                raise ConfigError(f"{key}: {listener}: {protocol} is not served, only {' and '.join(PROTOCOLS)}")
+            if listener.name in found:
+                raise ConfigError(f"{key}: {listener}: there is another one of that name")
+            found[listener.name] = listener
+        return found
 
     listeners, advertised = for_clients("listeners"), for_clients("advertised.listeners")
-    if len(listeners) != 1:
-        given = format_value(config.listeners)
-        raise ConfigError(f"listeners: expected one client listener, not {len(listeners)}: {given}")
-    told = next((listener for listener in advertised if listener.name == listeners[0].name), None)
-    if advertised and told is None:
-        raise ConfigError(f"advertised.listeners: nothing for the listener {listeners[0].name}")
-    host = (told or listeners[0]).host
-    if host in ("0.0.0.0", "::"):
-        raise ConfigError(f"advertised.listeners: clients cannot connect to {host}: name a host that they can reach")
-    return listeners[0], told
+    if not listeners:
+        raise ConfigError(f"listeners: expected a client listener: {format_value(config.listeners)}")
+    served = []
+    for name, listener in listeners.items():
+        told = advertised.get(name)
+        if advertised and told is None:
+            raise ConfigError(f"advertised.listeners: nothing for the listener {name}")
+        host = (told or listener).host
+        if host in ("0.0.0.0", "::"):
+            raise ConfigError(f"advertised.listeners: clients cannot connect to {host}: name a host that they can reach")
+        protocol = protocols.get(name, name)
+        if protocol == "SSL":
+            _check_stores(config, listener)
+        served.append(ClientListener(listener, told, protocol))
+    return tuple(served)
+
+
+def _check_stores(config: Config, listener: Listener) -> None:
+    """An SSL listener needs a key, and what is given must be PEM."""
+    if not config.ssl_keystore_location and not (config.ssl_keystore_key and config.ssl_keystore_certificate_chain):
+        raise ConfigError(f"{listener}: needs ssl.keystore.location, or ssl.keystore.key and ssl.keystore.certificate.chain")
+    stores = {"keystore": config.ssl_keystore_type}
+    if config.ssl_truststore_location or config.ssl_truststore_certificates:
+        stores["truststore"] = config.ssl_truststore_type
+    for store, kind in stores.items():
+        if kind != "PEM":
+            raise ConfigError(
+                f"ssl.{store}.type: {kind} is not read, only PEM (`keytool -importkeystore -deststoretype PKCS12`, then "
+                f"`openssl pkcs12 -nodes` make a PEM file of one)"
+            )
 
 
 def _data_dir(config: Config) -> str:

@@ -73,6 +73,7 @@ _CODECS = ("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer")
 _NO_COMPACTION = "topics are not compacted yet: a compacted topic keeps every record"
 _NO_TIERS = "no tiered storage"
 _NO_TXN = "transactions are not served"
+_STORES = ("JKS", "PKCS12", "PEM")
 _OLD_STYLE = "coordinators read and write their logs directly"
 
 KEYS: tuple[Key, ...] = (
@@ -84,12 +85,24 @@ KEYS: tuple[Key, ...] = (
         "Must name broker; the controller is always in the same process.",
         choices=("broker", "controller")),
     Key("listeners", LIST, ("PLAINTEXT://127.0.0.1:9092",), None,
-        "One client listener, NAME://HOST:PORT; empty HOST is every interface, PORT 0 a free port."),
+        "Client listeners, each NAME://HOST:PORT; empty HOST is every interface, PORT 0 a free port."),
     Key("advertised.listeners", LIST, None, None,
         "What clients are told to connect to, as NAME://HOST:PORT; unset is what we listen on."),
     Key("listener.security.protocol.map", STRING,
         "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
-        None, "Which protocol each listener name speaks; only PLAINTEXT is served."),
+        None, "Which protocol each listener name speaks; PLAINTEXT and SSL are served."),
+    Key("ssl.keystore.type", STRING, "JKS", None, "Must be PEM where there is an SSL listener.", choices=_STORES),
+    Key("ssl.keystore.location", STRING, None, None, "A PEM file with the private key and the certificate chain."),
+    Key("ssl.keystore.key", PASSWORD, None, None, "The private key itself, as PEM, instead of a file."),
+    Key("ssl.keystore.certificate.chain", PASSWORD, None, None, "The certificate chain itself, as PEM."),
+    Key("ssl.key.password", PASSWORD, None, None, "Of the private key, where that is encrypted."),
+    Key("ssl.truststore.type", STRING, "JKS", None, "Must be PEM where there is a truststore.", choices=_STORES),
+    Key("ssl.truststore.location", STRING, None, None, "A PEM file with the certificates that clients' are signed by."),
+    Key("ssl.truststore.certificates", PASSWORD, None, None, "These certificates themselves, as PEM."),
+    Key("ssl.client.auth", STRING, "none", None, "Must a client show a certificate? It then may do what all others may.",
+        choices=("none", "requested", "required")),
+    Key("ssl.enabled.protocols", LIST, ("TLSv1.2", "TLSv1.3"), None, "The versions of TLS that are spoken.",
+        choices=("TLSv1.2", "TLSv1.3")),
     Key("controller.listener.names", LIST, ("CONTROLLER",), None,
         "Listeners of these names are not opened: there is no separate controller."),
     Key("log.dir", LIST, (LOG_DIR_DEFAULT,), None, "The data directory where log.dirs is not set."),
@@ -234,18 +247,18 @@ _TOPIC_ONLY = (
 
 # Keys in families, and why none of them does anything here. Checked after the rows above.
 FAMILIES: tuple[tuple[str, str], ...] = (
-    ("ssl.", "listeners are PLAINTEXT only, without TLS"),
-    ("sasl.", "listeners are PLAINTEXT only, without SASL"),
-    ("listener.name.", "listeners are PLAINTEXT only and have no settings of their own"),
-    ("connections.max.reauth", "listeners are PLAINTEXT only, without SASL"),
-    ("connection.failed.authentication", "listeners are PLAINTEXT only, without SASL"),
-    ("delegation.token.", "listeners are PLAINTEXT only, without delegation tokens"),
-    ("security.providers", "listeners are PLAINTEXT only, without TLS"),
+    ("ssl.", "TLS is OpenSSL's, with its own ciphers, and keys are PEM"),
+    ("sasl.", "no SASL"),
+    ("listener.name.", "listeners have no settings of their own"),
+    ("connections.max.reauth", "no SASL"),
+    ("connection.failed.authentication", "no SASL"),
+    ("delegation.token.", "no delegation tokens"),
+    ("security.providers", "TLS is OpenSSL's"),
     ("authorizer.", "NO authorization is done: whoever can connect may do everything"),
     ("super.users", "NO authorization is done: whoever can connect may do everything"),
     ("allow.everyone.if.no.acl.found", "NO authorization is done: whoever can connect may do everything"),
     ("principal.builder.", "no authentication is done"),
-    ("early.start.listeners", "there is one listener"),
+    ("early.start.listeners", "there is no authorizer to wait for"),
     ("remote.", _NO_TIERS),
     ("rlmm.config.", _NO_TIERS),
     ("rsm.config.", _NO_TIERS),

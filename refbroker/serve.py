@@ -44,12 +44,13 @@ def run(
 def load_config(
     disk: Disk, properties: str | None, data_dir: str | None, listen: str | None, overrides: tuple[str, ...]
 ) -> Config:
-    """What the command line says, over the environment, over the file; warnings go to the log."""
+    """What the command line says (an --override most of all), over the environment, over the file; warnings go to the
+    log."""
     if data_dir is not None:
-        overrides += (f"log.dirs={data_dir}",)
+        overrides = (f"log.dirs={data_dir}", *overrides)
     if listen is not None:
         host, port = parse_address(listen)
-        overrides += (f"listeners=PLAINTEXT://{f'[{host}]' if ':' in host else host}:{port}",)
+        overrides = (f"listeners=PLAINTEXT://{f'[{host}]' if ':' in host else host}:{port}", *overrides)
     try:
         text = read_file(disk, properties, bytes_max=PROPERTIES_BYTES_MAX).decode() if properties else None
         config, warnings = Config.load(text, os.environ, overrides)
@@ -86,8 +87,10 @@ async def _serve(
         broker = await Broker.start(config, disk, accept_loss=accept_loss)
     except StartupError as error:
         raise Failure(str(error)) from error
+    except ConfigError as error:
+        raise Failure(str(error), USAGE) from error
     except OSError as error:
-        raise Failure(f"{config.listener}: {error.strerror or error}") from error
+        raise Failure(f"{error.filename or config.listener}: {error.strerror or error}") from error
     scraper = None
     try:
         for name, partitions in topics:

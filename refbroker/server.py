@@ -33,18 +33,15 @@ from functools import partial
 from inspect import iscoroutine
 from typing import Any
 
-from refbroker import apis
+from refbroker import apis, tls
 from refbroker.apis.k18_api_versions import API as API_VERSIONS
 from refbroker.apis.k18_api_versions import unsupported_version
 from refbroker.fetch_sessions import FetchSessions
 from refbroker.frames import FrameBudget, FramePool, FrameReader, LogLimit, Refused
 from refbroker.protocol import Api, ProtocolError, RequestHeader, read_request_header
-from refbroker.streams import PlainStream
+from refbroker.streams import Acceptor, PlainStream
 
-BACKLOG_MIN = 1024  # connections that come at once wait here; an entry costs the kernel little
-ACCEPTS_PER_WAKEUP = 64  # then the other connections get their turn
 REQUESTS_PER_WAKEUP = 4  # of one connection, sent ahead; then the others
-ACCEPT_PAUSE_S = 0.5  # after EMFILE and the like
 STOP_GRACE_S = 2.0  # what a request in hand gets to finish in at a stop
 SWEEPS_PER_IDLE_TIME = 8
 SWEEP_INTERVAL_MAX_S = 10.0
@@ -58,11 +55,14 @@ class Connection:
     """One client: its stream, what has come of its next request, and since when it has kept us waiting (None: we are
     at work). `task` is there while a request, or the rest of a response, waits for something."""
 
-    __slots__ = ("stream", "host", "peer", "frames", "task", "waiting_since", "started", "reason", "closed", "__weakref__")
+    __slots__ = (
+        "stream", "host", "peer", "listener", "frames", "task", "waiting_since", "started", "reason", "closed", "__weakref__",
+    )  # fmt: skip
 
-    def __init__(self, stream: Any, host: str, port: int, now: float, frames: FrameReader):
+    def __init__(self, stream: Any, host: str, port: int, listener: str, now: float, frames: FrameReader):
         self.stream = stream
         self.host = host
+        self.listener = listener
         self.peer = f"{host}:{port}"
         self.frames = frames
         self.task: asyncio.Task[None] | None = None
@@ -91,47 +91,50 @@ class Server:
         self.served = apis.load()
         self.connections: set[Connection] = set()
         self.fetch_sessions = FetchSessions(config.max_incremental_fetch_session_cache_slots)
-        self.address: tuple[str, int] | None = None
+        self.addresses: dict[str, tuple[str, int]] = {}  # that are listened on, by the listener's name
         self._per_host: Counter[str] = Counter()
         self._pool = FramePool()
         self._budget = FrameBudget(config.queued_max_request_bytes)
         self._log = LogLimit(logger)
         self._idle_s = config.connections_max_idle_ms / 1000
         self._stopping = False
-        self._listener: socket.socket | None = None
+        self._acceptors: list[Acceptor] = []
+        self._tls = {
+            served.listener.name: tls.server_context(broker.disk, config)
+            for served in config.client_listeners
+            if served.protocol == "SSL"
+        }
         self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Of the first listener."""
+        return self.addresses[self.config.listener.name]
 
     @property
     def port(self) -> int:
         return self.address[1]
 
     async def start(self) -> None:
-        """Listen on the configured address. Raises OSError."""
+        """Listen on the configured addresses. Raises OSError whose `filename` is the listener."""
         self._loop = asyncio.get_running_loop()
-        host, port = self.config.listener.host, self.config.listener.port
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
-        listener = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            _set_buffers(listener, self.config)  # before listen: accepted sockets inherit them, and their window
-            listener.bind(address)
-            listener.listen(max(self.config.socket_listen_backlog_size, BACKLOG_MIN))
-        except OSError:
-            listener.close()
-            raise
-        self._listener = listener
-        self.address = listener.getsockname()[:2]
-        self._loop.add_reader(listener.fileno(), self._on_connection)
+        for listener, _, _ in self.config.client_listeners:
+            try:
+                acceptor = Acceptor(
+                    self._loop, listener.host, listener.port, self.config, partial(self._accept, listener.name), self._log
+                )
+            except OSError as error:
+                error.filename = str(listener)
+                raise
+            self._acceptors.append(acceptor)
+            self.addresses[listener.name] = acceptor.address
         self._sweeper = self._loop.create_task(self._sweep())
 
     async def stop(self) -> None:
         """Stop accepting, let requests in hand finish (for STOP_GRACE_S), close every connection."""
         self._stopping = True
-        if self._listener is not None:
-            self._loop.remove_reader(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+        for acceptor in self._acceptors:
+            acceptor.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
         for connection in list(self.connections):
@@ -144,24 +147,7 @@ class Server:
             self._abort(connection, "")
         await asyncio.gather(*(task for task in tasks if not task.done()), return_exceptions=True)
 
-    def _on_connection(self) -> None:
-        for _ in range(ACCEPTS_PER_WAKEUP):
-            try:
-                accepted, address = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:  # out of descriptors: what is queued waits until some are free
-                self._log.warning("cannot accept connections: %s", error)
-                self._loop.remove_reader(self._listener.fileno())
-                self._loop.call_later(ACCEPT_PAUSE_S, self._resume_accepting)
-                return
-            self._accept(accepted, *address[:2])
-
-    def _resume_accepting(self) -> None:
-        if self._listener is not None:
-            self._loop.add_reader(self._listener.fileno(), self._on_connection)
-
-    def _accept(self, accepted: socket.socket, host: str, port: int) -> None:
+    def _accept(self, listener: str, accepted: socket.socket, host: str, port: int) -> None:
         limit = ""
         if len(self.connections) >= self.config.max_connections:
             limit = f"max.connections is {self.config.max_connections}"
@@ -172,12 +158,18 @@ class Server:
             self.broker.metrics.connections_refused += 1
             self._log.warning("closed %s:%d: %s", host, port, limit)
             return
-        self.serve_stream(PlainStream(self._loop, accepted), host, port)
+        context = self._tls.get(listener)
+        try:
+            stream = tls.TlsStream(self._loop, accepted, context) if context else PlainStream(self._loop, accepted)
+        except OSError:  # gone already
+            accepted.close()
+            return
+        self.serve_stream(stream, host, port, listener)
 
-    def serve_stream(self, stream: Any, host: str, port: int) -> Connection:
-        """Serve one client, from now on."""
+    def serve_stream(self, stream: Any, host: str, port: int, listener: str | None = None) -> Connection:
+        """Serve one client, from now on; by the first listener unless told otherwise."""
         frames = FrameReader(self._pool, self.config.socket_request_max_bytes)
-        connection = Connection(stream, host, port, self._loop.time(), frames)
+        connection = Connection(stream, host, port, listener or self.config.listener.name, self._loop.time(), frames)
         self.connections.add(connection)
         self._per_host[host] += 1
         self.broker.metrics.connections_opened += 1
@@ -283,7 +275,9 @@ class Server:
             request = api.decode_request(header.version, frame, api.body_position(header, frame))
         except ProtocolError as error:
             raise ProtocolError(f"{api.name} version {header.version}: {error}") from error
-        context = apis.RequestContext(header, connection.host, self.served, self.fetch_sessions)
+        context = apis.RequestContext(
+            header, connection.host, connection.listener, self.served, self.fetch_sessions
+        )
         return api, header, handle(self.broker, request, context)
 
     def _respond(self, connection: Connection, api: Api, header: RequestHeader, response: Any) -> Coroutine | None:
@@ -359,9 +353,3 @@ class Server:
             del self._per_host[connection.host]
         self.broker.metrics.connections_closed += 1
 
-
-def _set_buffers(listener: socket.socket, config: Any) -> None:
-    sizes = {socket.SO_SNDBUF: config.socket_send_buffer_bytes, socket.SO_RCVBUF: config.socket_receive_buffer_bytes}
-    for option, size in sizes.items():
-        if size >= 0:
-            listener.setsockopt(socket.SOL_SOCKET, option, size)

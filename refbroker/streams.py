@@ -21,6 +21,69 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+from refbroker.frames import LogLimit
+
+
+BACKLOG_MIN = 1024  # connections that come at once wait here; an entry costs the kernel little
+ACCEPTS_PER_WAKEUP = 64  # then the other connections get their turn
+ACCEPT_PAUSE_S = 0.5  # after EMFILE and the like
+
+
+class Acceptor:
+    """One address that is listened on: each connection is handed to `accepted(socket, host, port)`. Raises OSError."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, host: str, port: int, config: Any,
+        accepted: Callable[[socket.socket, str, int], None], log: LogLimit,
+    ):  # fmt: skip
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+        listener = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _set_buffers(listener, config)  # before listen: accepted sockets inherit them, and their window
+            listener.bind(address)
+            listener.listen(max(config.socket_listen_backlog_size, BACKLOG_MIN))
+        except OSError:
+            listener.close()
+            raise
+        self.address = listener.getsockname()[:2]
+        self._loop = loop
+        self._accepted = accepted
+        self._log = log
+        self._socket: socket.socket | None = listener
+        self._resume()
+
+    def _on_connection(self) -> None:
+        for _ in range(ACCEPTS_PER_WAKEUP):
+            try:
+                accepted, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of descriptors: what is queued waits until some are free
+                self._log.warning("cannot accept connections: %s", error)
+                self._loop.remove_reader(self._socket.fileno())
+                self._loop.call_later(ACCEPT_PAUSE_S, self._resume)
+                return
+            self._accepted(accepted, *address[:2])
+
+    def _resume(self) -> None:
+        if self._socket is not None:
+            self._loop.add_reader(self._socket.fileno(), self._on_connection)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+
+def _set_buffers(listener: socket.socket, config: Any) -> None:
+    sizes = {socket.SO_SNDBUF: config.socket_send_buffer_bytes, socket.SO_RCVBUF: config.socket_receive_buffer_bytes}
+    for option, size in sizes.items():
+        if size >= 0:
+            listener.setsockopt(socket.SOL_SOCKET, option, size)
+
 
 class PlainStream:
     """One TCP connection. File regions go out by `sendfile`: no byte of a record passes through Python."""
@@ -50,12 +113,12 @@ class PlainStream:
         if len(parts) == 1 and not hasattr(parts[0], "file"):
             part = parts[0]
             try:
-                sent = self._socket.send(part)
+                sent = self._send(part, False)
             except BlockingIOError:
                 sent = 0
             return None if sent == len(part) else self._write_rest([memoryview(part)[sent:]])
-        rest = [_Region(part) if hasattr(part, "file") else part for part in parts]
-        return None if self._send(rest) else self._write_rest(rest)
+        rest = [self._region(part) if hasattr(part, "file") else part for part in parts]
+        return None if self._send_all(rest) else self._write_rest(rest)
 
     async def _write_rest(self, rest: list[Any]) -> None:
         """From the event loop's writer callback, so that a slow reader costs nobody a turn."""
@@ -65,7 +128,7 @@ class PlainStream:
             if done.done():
                 return
             try:
-                if self._send(rest):
+                if self._send_all(rest):
                     done.set_result(None)
             except OSError as error:
                 done.set_exception(error)
@@ -76,17 +139,16 @@ class PlainStream:
         finally:
             self._loop.remove_writer(self._fd)
 
-    def _send(self, rest: list[Any]) -> bool:
+    def _send_all(self, rest: list[Any]) -> bool:
         """Send until all is sent (True) or the socket takes no more; `rest` is what remains."""
         try:
             while rest:
                 part = rest[0]
-                if isinstance(part, _Region):
-                    if not part.send(self._fd):
+                if hasattr(part, "send"):
+                    if not part.send():
                         continue
                 else:
-                    more = socket.MSG_MORE if len(rest) > 1 else 0  # the kernel waits for what follows at once
-                    sent = self._socket.send(part, more)
+                    sent = self._send(part, len(rest) > 1)
                     if sent < len(part):
                         rest[0] = memoryview(part)[sent:]
                         continue
@@ -95,25 +157,37 @@ class PlainStream:
             return False
         return True
 
+    def _send(self, data: Any, more: bool) -> int:
+        """`more`: the kernel waits for what follows at once. Raises BlockingIOError, OSError."""
+        return self._socket.send(data, socket.MSG_MORE if more else 0)
+
+    def _region(self, region: Any) -> "Region":
+        return Region(self._fd, region)
+
     def close(self) -> None:
         self.unwatch()
         self._socket.close()
 
 
-class _Region:
+class Region:
     """A part of a file on its way out. Holds the file, and so its descriptor, until it is sent."""
 
-    __slots__ = ("file", "position", "end")
+    __slots__ = ("file", "position", "end", "_fd")
 
-    def __init__(self, region: Any):
+    def __init__(self, fd: int, region: Any):
+        self._fd = fd
         self.file = region.file
         self.position = region.position
         self.end = region.position + region.size
 
-    def send(self, fd: int) -> bool:
+    def send(self) -> bool:
         """True when all is sent. Raises BlockingIOError."""
-        sent = os.sendfile(fd, self.file.fileno(), self.position, self.end - self.position)
+        sent = os.sendfile(self._fd, self.file.fileno(), self.position, self.end - self.position)
         if sent == 0 and self.position < self.end:
-            raise OSError(errno.EIO, "file ends before what was promised of it", self.file.path)
+            raise file_ends(self.file)
         self.position += sent
         return self.position == self.end
+
+
+def file_ends(file: Any) -> OSError:
+    return OSError(errno.EIO, "file ends before what was promised of it", file.path)

@@ -38,9 +38,12 @@ def test_every_default_passes_its_own_check(key):
 
 def test_no_key_is_there_twice_and_few_are_in_a_family():
     assert len(BROKER_KEYS) == len(KEYS)
-    # Rows are looked up first; these two are served although their families are not.
+    # Rows are looked up first; these are served although their families are not.
     served = [key.name for key in KEYS if key.effect is True and any(key.name.startswith(prefix) for prefix, _ in FAMILIES)]
-    assert served == ["controller.listener.names", "replica.high.watermark.checkpoint.interval.ms"]
+    stores = [f"ssl.{store}" for store in (
+        "keystore.type", "keystore.location", "keystore.key", "keystore.certificate.chain", "key.password",
+        "truststore.type", "truststore.location", "truststore.certificates", "client.auth", "enabled.protocols")]
+    assert served == [*stores, "controller.listener.names", "replica.high.watermark.checkpoint.interval.ms"]
 
 
 def test_a_key_that_is_served_is_read_somewhere_and_an_inert_one_nowhere():
@@ -162,9 +165,9 @@ def test_a_key_without_effect_says_so_and_why_and_never_its_value():
         ("log.cleaner.min.cleanable.ratio=much", "a number"),
         ("listeners=localhost:9092", "NAME://HOST:PORT"),
         ("listeners=PLAINTEXT://:99999", "NAME://HOST:PORT"),
-        ("listeners=SSL://:9093", "SSL is not served, only PLAINTEXT"),
-        ("listeners=A://:1,B://:2\nlistener.security.protocol.map=A:PLAINTEXT,B:PLAINTEXT", "one client listener, not 2"),
-        ("listeners=CONTROLLER://:9093", "one client listener, not 0"),
+        ("listeners=SSL://:9093", "needs ssl.keystore.location"),
+        ("listeners=PLAINTEXT://:1,PLAINTEXT://:2", "another one of that name"),
+        ("listeners=CONTROLLER://:9093", "expected a client listener"),
         ("listeners=INSIDE://:1\nlistener.security.protocol.map=INSIDE:SASL_SSL", "SASL_SSL is not served"),
         ("listeners=PLAINTEXT://0.0.0.0:9092", "clients cannot connect to 0.0.0.0"),
         ("advertised.listeners=OTHER://h:1\nlistener.security.protocol.map=PLAINTEXT:PLAINTEXT,OTHER:PLAINTEXT", "nothing for the listener PLAINTEXT"),
@@ -203,6 +206,13 @@ def test_listeners(text, listener, advertised):
     config, _ = load(text)
     assert config.listener == listener
     assert config.advertised_listener == advertised
+
+
+def test_several_listeners():
+    text = "listeners=IN://:1,OUT://:2\nadvertised.listeners=OUT://b:3,IN://a:4\nlistener.security.protocol.map=IN:PLAINTEXT,OUT:PLAINTEXT"
+    first, second = load(text)[0].client_listeners
+    assert first == (("IN", "", 1), ("IN", "a", 4), "PLAINTEXT")
+    assert second == (("OUT", "", 2), ("OUT", "b", 3), "PLAINTEXT")
 
 
 def test_broker_id_is_the_old_name_of_node_id():

@@ -14,19 +14,19 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 
 FILE_LINES_MAX = 450
 FUNCTION_LINES_MAX = 70
-BROKER_CODE_LINES_MAX = 10_000  # what a person can read
+BROKER_CODE_LINES_MAX = 10_200  # what a person can read, and TLS
 LINE_LENGTH_MAX = 140  # of code; 120 is the aim, a row of a table may be a little longer
 
 # What of `os` is no file access. Everything else of it belongs in log/disk.py.
 OS_ALLOWED = {"_exit", "environ", "getpid", "sendfile", "uname", "path.basename", "path.dirname", "path.join", "path.abspath"}
 FILE_MODULES = {"pathlib", "shutil", "tempfile", "glob", "fileinput", "fcntl", "sqlite3", "shelve", "dbm", "io"}
 # The helper for tests runs in the test's process; of the data directory it knows only the name.
-SEAM_EXEMPT = {"log/disk.py": "is the seam", "testing.py": "makes a temporary directory for its broker process"}
+SEAM_EXEMPT = {"log/disk.py": "is the seam", "tls.py": "hands keys to OpenSSL, in memory that looks like a file", "testing.py": "makes a temporary directory for its broker process"}
 PARSERS = (
     "config.py", "config_keys.py", "primitives.py", "protocol.py", "group_records.py", "metadata_records.py",
     "log/batch.py", "log/records.py", "log/index.py", "log/checkpoints.py", "log/producers.py", "log/epochs.py", "log/scan.py",
 )  # fmt: skip
-SOCKET_USERS = {"server.py", "streams.py", "client.py"}  # who listens, the stream seam; and the client's
+SOCKET_USERS = {"server.py", "streams.py", "tls.py", "client.py"}  # who listens, the stream seam; and the client's
 
 
 def name(path: Path) -> str:

@@ -26,14 +26,17 @@ class Served(NamedTuple):
 class RequestContext:
     """What a handler may know of its request besides the message, and of the server that it came through."""
 
-    __slots__ = ("api_key", "version", "correlation_id", "client_id", "client_host", "served", "fetch_sessions")
+    __slots__ = ("api_key", "version", "correlation_id", "client_id", "client_host", "listener", "served", "fetch_sessions")
 
-    def __init__(self, header: RequestHeader, client_host: str, served: dict[int, Served], fetch_sessions: FetchSessions):
+    def __init__(
+        self, header: RequestHeader, client_host: str, listener: str, served: dict[int, Served], fetch_sessions: FetchSessions
+    ):
         self.api_key = header.api_key
         self.version = header.version
         self.correlation_id = header.correlation_id
         self.client_id = header.client_id
         self.client_host = client_host
+        self.listener = listener  # its name
         self.served = served
         self.fetch_sessions = fetch_sessions
 

@@ -95,7 +95,7 @@ async def handle(broker, request: dict, context) -> dict:
     if request["include_topic_authorized_operations"]:
         for topic in topics:
             topic["topic_authorized_operations"] = AUTHORIZED_TOPIC
-    host, port = broker.advertised
+    host, port = broker.advertised(context.listener)
     asked_cluster = request["include_cluster_authorized_operations"]
     return {
         "brokers": [{"node_id": broker.node_id, "host": host, "port": port, "rack": broker.config.broker_rack}],

@@ -45,12 +45,12 @@ KINDS = {1: "transactions are not served", 2: "share groups are not served"}
 
 async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any]:
     if context.version < MANY_KEYS_VERSION:
-        return await _coordinator(broker, request["key_type"], request["key"])
+        return await _coordinator(broker, context, request["key_type"], request["key"])
     keys = request["coordinator_keys"]
-    return {"coordinators": [{"key": key, **await _coordinator(broker, request["key_type"], key)} for key in keys]}
+    return {"coordinators": [{"key": key, **await _coordinator(broker, context, request["key_type"], key)} for key in keys]}
 
 
-async def _coordinator(broker: Any, key_type: int, key: str) -> dict[str, Any]:
+async def _coordinator(broker: Any, context: Any, key_type: int, key: str) -> dict[str, Any]:
     try:
         if key_type != GROUP:
             raise KafkaError(ErrorCode.INVALID_REQUEST, KINDS.get(key_type, f"unknown coordinator type {key_type}"))
@@ -60,5 +60,5 @@ async def _coordinator(broker: Any, key_type: int, key: str) -> dict[str, Any]:
             "error_code": error.code, "error_message": error.message or error.code.name, "node_id": -1, "host": "",
             "port": -1,
         }  # fmt: skip
-    host, port = broker.advertised
+    host, port = broker.advertised(context.listener)
     return {"error_code": ErrorCode.NONE, "node_id": broker.node_id, "host": host, "port": port}

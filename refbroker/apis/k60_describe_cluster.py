@@ -45,7 +45,7 @@ async def handle(broker, request: dict, context) -> dict:
         return _failed(ErrorCode.MISMATCHED_ENDPOINT_TYPE, message)
     if asked != BROKERS:
         return _failed(ErrorCode.UNSUPPORTED_ENDPOINT_TYPE, f"Unsupported endpoint type {asked}")
-    host, port = broker.advertised
+    host, port = broker.advertised(context.listener)
     allowed = AUTHORIZED_CLUSTER if request["include_cluster_authorized_operations"] else NOT_ASKED
     return {
         "cluster_id": broker.cluster_id,

@@ -29,7 +29,7 @@ async def call(broker: Broker, api, version: int, request: dict) -> dict:
     """The response, after both messages have been bytes."""
     decoded = api.decode_request(version, b"".join(api.encode_request(version, request)))
     response = await SERVED[api.key].handle(
-        broker, decoded, SimpleNamespace(version=version, client_id="test", api_key=api.key)
+        broker, decoded, SimpleNamespace(version=version, client_id="test", api_key=api.key, listener="PLAINTEXT")
     )
     data = b"".join(api.encode_response(version, response))
     _read_by_kio(api, version, data)

@@ -44,7 +44,8 @@ async def call(broker, key, version, request, client_id="c"):
     """Through the codecs of both sides, as over a connection."""
     api, handle = SERVED[key]
     decoded = api.decode_request(version, b"".join(bytes(part) for part in api.encode_request(version, request)))
-    context = SimpleNamespace(api_key=key, version=version, client_id=client_id, client_host="/127.0.0.1", correlation_id=1)
+    context = SimpleNamespace(api_key=key, version=version, client_id=client_id, client_host="/127.0.0.1", listener="PLAINTEXT",
+                              correlation_id=1)
     response = await asyncio.wait_for(handle(broker, decoded, context), 20)
     return api.decode_response(version, b"".join(bytes(part) for part in api.encode_response(version, response)))
 
@@ -211,7 +212,7 @@ def test_a_silent_member_is_out(tmp_path):
 def test_find_coordinator(tmp_path):
     async def main():
         async with started(tmp_path) as broker:
-            host, port = broker.advertised
+            host, port = broker.advertised("PLAINTEXT")
             for version in versions(FIND):
                 request = {"key": "g", "key_type": 0, "coordinator_keys": ["g", "h"]}
                 response = await call(broker, FIND, version, request)
