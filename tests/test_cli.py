@@ -248,7 +248,7 @@ def test_warnings_are_on_stderr_and_the_environment_counts(tmp_path):
         "serve", "--config", tmp_path / "server.properties", "--data-dir", tmp_path / "d", environ={"KAFKA_LISTENERS": "SSL://:9093"}
     )
     assert code == 64
-    assert "SSL is not served" in err
+    assert "needs ssl.keystore.location" in err
     with testing.broker(config={"num.io.threads": 8, "log.retension.hours": 5}) as broker:
         assert "unknown key log.retension.hours is ignored (did you mean log.retention.hours?)" in broker.log
         assert "no effect here: num.io.threads" in broker.log

@@ -162,7 +162,7 @@ class QuietServer(Server):
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.address = ("127.0.0.1", PORT)
+        self.addresses = {self.config.listener.name: ("127.0.0.1", PORT)}
 
 
 class LabBroker(Broker):

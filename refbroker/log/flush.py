@@ -25,7 +25,7 @@ nothing unless log.flush.scheduler.interval.ms is set; a flush is believed whate
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -180,10 +180,10 @@ class Flusher:
             return
         self.flushes += 1
         self._in_flight[partition] = []
-        ran = self._executor.submit(job.run)
-        ran.add_done_callback(partial(loop.call_soon_threadsafe, self._end, partition, job, loop.time()))
+        ran = loop.run_in_executor(self._executor, job.run)
+        ran.add_done_callback(partial(self._end, partition, job, loop.time()))
 
-    def _end(self, partition: FlushTarget, job: FlushJob, started: float, ran: Future[None]) -> None:
+    def _end(self, partition: FlushTarget, job: FlushJob, started: float, ran: asyncio.Future[None]) -> None:
         asked_meanwhile = self._in_flight.pop(partition)
         self.flush_seconds += asyncio.get_running_loop().time() - started
         self._landed.set()

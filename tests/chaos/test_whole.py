@@ -75,7 +75,9 @@ def answered_before_durable(monkeypatch):
 def flush_in_flight_is_enough(monkeypatch):
     async def one_flush(self, partition, offset):
         if partition.recovery_point < offset:
-            await self._flush(partition)
+            self.request(partition)
+            self._landed.clear()
+            await self._landed.wait()
 
     monkeypatch.setattr(Flusher, "durable", one_flush)
 
