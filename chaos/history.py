@@ -13,7 +13,6 @@ harness, the client and the broker. Times are nanoseconds of CLOCK_MONOTONIC, wh
     {"e": "commit", "id": 3, "t": 960, "group": "g", "topic": "a", "partition": 1, "offset": 41}
     {"e": "committed", "id": 3, "t": 970}  or  {"e": "uncommitted", "id": 3, "t": 970, "error": "...", "sure": false}
     {"e": "answer", "what": "end", "asked": 975, "t": 980, "topic": "a", "partition": 1, "offset": 41}
-    {"e": "left", "t": 990}                                   the client has finished what was under way
 
 1. `send` and `commit` stand before the request leaves: what has no answer afterwards is *unknown*, and may or may not
    have happened (C1.15).
@@ -141,8 +140,7 @@ class Answer:
 @dataclass
 class History:
     """All that the clients of one run saw, in the order in which each wrote it. `seeks` says at which offset a stretch of
-    reading began; `assignments` who was given partitions when (client, ns); `clients` what each client is; `left` which of them
-    finished in order."""
+    reading began; `assignments` who was given partitions when (client, ns); `clients` what each client is."""
 
     sends: dict[tuple[str, int], Send] = field(default_factory=dict)
     commits: list[Commit] = field(default_factory=list)
@@ -152,7 +150,6 @@ class History:
     seeks: dict[tuple[str, str, int, int], int] = field(default_factory=dict)
     assignments: list[tuple[str, int]] = field(default_factory=list)
     clients: dict[str, dict] = field(default_factory=dict)
-    left: set[str] = field(default_factory=set)
 
     @property
     def acked(self) -> list[Send]:
@@ -257,9 +254,6 @@ class _Reader:
     def _answer(self, event: dict, time_ns: int) -> None:
         self.history.answers.append(Answer(self.client, event["what"], event["topic"], event["partition"], event["offset"],
                                            event["asked"], time_ns, event.get("time"), event.get("group")))
-
-    def _left(self, _event: dict, _time: int) -> None:
-        self.history.left.add(self.client)
 
     def _error(self, event: dict, _time: int) -> None:
         self.history.errors.append(f"{self.client}: {event['error']}")

@@ -36,7 +36,6 @@ def main(spec: dict) -> None:
     running = getattr(module, role)({**spec, "group": group}, history, stop)
     if asyncio.iscoroutine(running):
         asyncio.run(running)
-    history.write("left")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ LIBRARIES = ("librdkafka", "aiokafka", "kafka-python")
 CODEC = {"aiokafka": "none"}  # gzip elsewhere
 CLIENT_STOP_SECONDS_MAX = 40
 READ_ON_SECONDS_MAX = 20.0  # for consumers to be handed what was acked last, once nobody writes any more
+LEFT_IN_ORDER = (0, -signal.SIGTERM, 128 + signal.SIGTERM)  # the latter two: asked to before it had begun, and a JVM
 SERVICE_SECONDS_MAX = 20.0  # time up without an ack, or without a record for any consumer (C1.16); clients back off up to 5 s
 
 
@@ -76,7 +77,7 @@ class Clients:
         process.kill()
         process.wait()
         self.struck.add(spec["name"])
-        self.specs.append({**spec, "name": f"{spec['name']}-again", "seed": spec["seed"] + 1000})
+        self.specs.append({**spec, "name": f"{spec['name'].partition('.')[0]}.{len(self.specs)}", "seed": spec["seed"] + 1000})
         self._start(self.specs[-1])
         return f"client {spec['name']} killed"
 
@@ -142,12 +143,11 @@ class Clients:
 
     def deserters(self) -> list[str]:
         """Clients that ended otherwise than asked to: one line each, with the end of what they said."""
-        left = self.history().left
         lines = []
-        for spec in self.specs:
-            if spec["name"] not in left | self.struck:
+        for spec, process in zip(self.specs, self.processes, strict=True):
+            if process.returncode not in LEFT_IN_ORDER and spec["name"] not in self.struck:
                 words = (self.directory / f"{spec['name']}.err").read_text(errors="replace").strip().splitlines()[-1:]
-                lines.append(f"client {spec['name']} ({spec['kind']}) did not leave in order{': ' + words[0] if words else ''}")
+                lines.append(f"client {spec['name']} ({spec['kind']}) ended with {process.returncode}{': ' + words[0] if words else ''}")
         return lines
 
 

@@ -1,11 +1,14 @@
 """What does the broker hold after its restart? Asked through a real client, and read from its files.
 
 The client is librdkafka with CRC checks on. All calls are bounded in time: a broker that does not answer within the bound has
-failed to recover, which is a finding, not a reason to wait.
+failed to recover, which is a finding, not a reason to wait. An error is no answer (right after a start Kafka says
+UNKNOWN_LEADER_EPOCH, or that a coordinator is loading): the question is asked again.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -15,6 +18,7 @@ from chaos.history import identify, resembles
 from chaos.logfile import StoredSegment, partition_directories, read_partition
 
 ANSWER_SECONDS_MAX = 20.0
+T = TypeVar("T")
 
 
 class NoAnswer(Exception):
@@ -27,6 +31,25 @@ class Unreadable(NoAnswer):
     def __init__(self, topic: str, partition: int, text: str):
         super().__init__(f"{topic}-{partition}: {text}")
         self.topic, self.partition = topic, partition
+
+
+def _answered(what: str, ask: Callable[[], T]) -> T:
+    """Ask until there is an answer without an error. Raises NoAnswer."""
+    deadline = time.monotonic() + ANSWER_SECONDS_MAX
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if time.monotonic() > deadline:
+                raise NoAnswer(f"{what}: {error}") from None
+        time.sleep(0.1)
+
+
+def _good(partition: TopicPartition) -> TopicPartition:
+    """An answer about one partition; its error, if it is one, is raised."""
+    if partition.error is not None:
+        raise KafkaException(partition.error)
+    return partition
 
 
 def create_topics(bootstrap: str, topics: dict[str, int], configs: dict[str, str]) -> None:
@@ -82,12 +105,19 @@ def read_all(bootstrap: str, topics: dict[str, int]) -> tuple[dict, dict]:
 
 
 def _watermarks(consumer: Consumer, where: tuple[str, int]) -> tuple[int, int]:
+    """Log start and log end; (0, 0) of a partition that is not there."""
+    def ask() -> tuple[int, int]:
+        try:
+            return consumer.get_watermark_offsets(TopicPartition(*where), timeout=ANSWER_SECONDS_MAX)
+        except KafkaException as error:
+            if error.args[0].code() in (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART):
+                return 0, 0
+            raise
+
     try:
-        return consumer.get_watermark_offsets(TopicPartition(*where), timeout=ANSWER_SECONDS_MAX)
-    except KafkaException as error:
-        if error.args[0].code() in (KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART):
-            return 0, 0
-        raise Unreadable(*where, str(error.args[0])) from None
+        return _answered("its ends", ask)
+    except NoAnswer as error:
+        raise Unreadable(*where, str(error)) from None
 
 
 def _kept(message) -> Kept:
@@ -100,10 +130,13 @@ def committed_offsets(bootstrap: str, group: str, topics: dict[str, int]) -> dic
     """{(group, topic, partition): offset} of what the coordinator answers."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     asked = [TopicPartition(topic, number) for topic, count in topics.items() for number in range(count)]
-    future = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, asked)],
-                                               request_timeout=ANSWER_SECONDS_MAX)[group]
-    answer = future.result(ANSWER_SECONDS_MAX + 5).topic_partitions
-    return {(group, each.topic, each.partition): each.offset for each in answer if each.offset >= 0}
+
+    def ask() -> dict[tuple[str, str, int], int]:
+        future = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, asked)], request_timeout=ANSWER_SECONDS_MAX)[group]
+        answer = map(_good, future.result(ANSWER_SECONDS_MAX + 5).topic_partitions)
+        return {(group, each.topic, each.partition): each.offset for each in answer if each.offset >= 0}
+
+    return _answered(f"the offsets of {group}", ask)
 
 
 def offsets_for_times(bootstrap: str, wanted: dict[tuple[str, int], list[int]]) -> dict[tuple[str, int, int], int]:
@@ -113,8 +146,9 @@ def offsets_for_times(bootstrap: str, wanted: dict[tuple[str, int], list[int]]) 
     try:
         for (topic, number), timestamps in wanted.items():
             for timestamp in timestamps:
-                answer = consumer.offsets_for_times([TopicPartition(topic, number, timestamp)], timeout=ANSWER_SECONDS_MAX)[0]
-                answers[topic, number, timestamp] = answer.offset
+                asked = TopicPartition(topic, number, timestamp)
+                answers[topic, number, timestamp] = _answered(f"{topic}-{number} at time {timestamp}", lambda asked=asked: _good(
+                    consumer.offsets_for_times([asked], timeout=ANSWER_SECONDS_MAX)[0])).offset
     finally:
         consumer.close()
     return answers

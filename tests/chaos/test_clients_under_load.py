@@ -117,7 +117,6 @@ def killed_broker(tmp_path):
             producer.produce("t", value_of("p", number, 50))
             producer.flush(10)
             recorder.write("acked", id=number, partition=0, offset=number)
-        recorder.write("left")
         target.kill()
         evidence.crashed_copy(target)
         target.start()

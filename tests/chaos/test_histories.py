@@ -319,10 +319,9 @@ def test_reading_begins_anew_with_each_assignment_and_seek(tmp_path):
     recorder.write("seen", topic="t", partition=0, offset=7, id=None, like=["p", 3])
     recorder.write("seen", topic="t", partition=1, offset=0, id=["p", 1])
     recorder.write("answer", what="end", topic="t", partition=0, offset=8, asked=1)
-    recorder.write("left")
     history = load(str(tmp_path))
     assert [(s.partition, s.offset, s.stretch, s.epoch, s.like) for s in history.seen] == [
         (0, 0, 1, 2, None), (0, 7, 2, None, ("p", 3)), (1, 0, 1, None, None)]
-    assert history.seeks == {("c", "t", 0, 2): 7} and history.left == {"c"}
+    assert history.seeks == {("c", "t", 0, 2): 7}
     assert [(a.what, a.offset, a.asked) for a in history.answers] == [("end", 8, 1)]
     assert history.members("g") == history.seen and history.members("h") == []

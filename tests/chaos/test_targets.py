@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from chaos.process import observe
 from chaos.targets import TargetError, make_target, policy_of
@@ -60,3 +61,20 @@ def test_a_broker_that_ends_instead_of_starting_says_its_last_words(tmp_path):
     (tmp_path / "a.toml").write_text(f"start = ['{sys.executable}', '-c', 'print(\"no licence\"); exit(3)']")
     with pytest.raises(TargetError, match=r"(?s)ended with 3 instead of starting.*no licence"):
         make_target(str(tmp_path / "a.toml"), str(tmp_path)).start()
+
+
+def test_an_error_is_no_answer(monkeypatch):
+    """Found when Apache Kafka said UNKNOWN_LEADER_EPOCH right after a start: it was taken for "there is no such record"."""
+    tries = []
+
+    def ask():
+        tries.append(KafkaError(KafkaError.UNKNOWN_LEADER_EPOCH) if len(tries) < 2 else None)
+        partition = TopicPartition("t", 0, -1)
+        if tries[-1]:
+            raise KafkaException(tries[-1])
+        return partition
+
+    assert observe._answered("a question", ask).topic == "t" and len(tries) == 3
+    monkeypatch.setattr(observe, "ANSWER_SECONDS_MAX", 0.05)
+    with pytest.raises(observe.NoAnswer, match="a question: .*UNKNOWN_LEADER_EPOCH"):
+        observe._answered("a question", lambda: (_ for _ in ()).throw(KafkaException(KafkaError(KafkaError.UNKNOWN_LEADER_EPOCH))))

@@ -76,7 +76,6 @@ public final class ChaosClient {
         } else {
             client.consume();
         }
-        client.write("left", "");
     }
 
     private boolean idempotent() {
@@ -84,7 +83,7 @@ public final class ChaosClient {
     }
 
     private void write(String event, String fields) {
-        String line = "{\"e\":\"" + event + "\",\"t\":" + System.nanoTime() + (fields.isEmpty() ? "" : "," + fields) + "}\n";
+        String line = "{\"e\":\"" + event + "\",\"t\":" + System.nanoTime() + "," + fields + "}\n";
         try {
             synchronized (history) {
                 history.write(line.getBytes(StandardCharsets.UTF_8));
@@ -188,7 +187,7 @@ public final class ChaosClient {
 
     private void seen(ConsumerRecord<byte[], byte[]> record) throws Exception {
         String[] head = new String(record.value(), StandardCharsets.ISO_8859_1).split(":", 4);
-        boolean claims = head.length == 4 && head[0].matches("[a-z0-9-]{1,40}") && head[1].matches("[0-9]{1,9}") && head[2].matches("[0-9]{1,7}");
+        boolean claims = head.length == 4 && head[0].matches("[a-z0-9.-]{1,40}") && head[1].matches("[0-9]{1,9}") && head[2].matches("[0-9]{1,7}");
         boolean whole = claims && Arrays.equals(record.value(), value(head[0], Integer.parseInt(head[1]), Integer.parseInt(head[2])));
         String identity = claims ? "[\"" + head[0] + "\"," + head[1] + "]" : "null";
         write("seen", at(record.topic(), record.partition()) + ",\"offset\":" + record.offset() + ",\"id\":" + (whole ? identity : "null")

@@ -32,11 +32,11 @@ def producer(spec: dict, history: Recorder, stop: Stop) -> None:
             delivery.add_errback(lambda error, number=number: writer.failed(number, type(error).__name__))
         time.sleep(pace.wait_seconds())
     if client:
-        try:
-            client.flush(timeout=DRAIN_SECONDS)
-        except KafkaError as error:
-            history.write("error", error=f"flush: {type(error).__name__}")
-        client.close(timeout=3)
+        for end, seconds in ((client.flush, DRAIN_SECONDS), (client.close, 3.0)):
+            try:
+                end(timeout=seconds)
+            except KafkaError as error:  # what is still under way stays unknown
+                history.write("error", error=f"{end.__name__}: {type(error).__name__}")
 
 
 class _Listener(ConsumerRebalanceListener):
