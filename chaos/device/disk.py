@@ -5,6 +5,8 @@ that a power cut left, from memory, and lets the file system recover itself. Bot
 """
 
 import ctypes.util
+import errno
+import gc
 import os
 import re
 import shutil
@@ -22,7 +24,7 @@ from chaos.targets import NotAvailable
 
 MEBIBYTE = 1 << 20
 PAGE = 4096
-READY_SECONDS_MAX = 10.0
+READY_SECONDS_MAX = UMOUNT_SECONDS_MAX = 10.0
 
 
 class FileSystem(NamedTuple):
@@ -176,8 +178,20 @@ def mounted(system: FileSystem, image: int, mountpoint: Path) -> Iterator[Path]:
     try:
         yield mountpoint
     finally:
-        try:
-            kernel.umount(str(mountpoint))
-        except OSError:
-            kernel.umount(str(mountpoint), lazy=True)
+        _umount(str(mountpoint))
 
+
+def _umount(mountpoint: str) -> None:
+    """Unmount now, not lazily: what would go on writing to this image would write into the next one, too."""
+    deadline = time.monotonic() + UMOUNT_SECONDS_MAX
+    while True:
+        try:
+            return kernel.umount(mountpoint)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        gc.collect()  # an open file that only a cycle still holds keeps the mount busy
+        if time.monotonic() > deadline:
+            kernel.umount(mountpoint, lazy=True)
+            raise RuntimeError(f"{mountpoint} is still in use after {UMOUNT_SECONDS_MAX:.0f} s: what was seen from here on would prove nothing")
+        time.sleep(0.02)

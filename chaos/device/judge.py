@@ -13,7 +13,6 @@ Images of equal content are mounted once, and equal directories recovered once. 
 the layer's business: `served`.
 """
 
-import gc
 import struct
 import time
 from collections import Counter
@@ -154,8 +153,6 @@ class Judge:
             return None if recovered.refused else f"in place it is refused: {error}"
         finally:
             logs.close(clean=False)
-            del logs
-            gc.collect(1)  # descriptors go with the last reference, and a mount goes with the last descriptor
         same = {key: (log.offline is None, log.log_start_offset, log.log_end_offset) for key, log in recovered.partitions.items()}
         return None if found == same and not recovered.refused else f"in place {found}, in memory {same} {recovered.refused or ''}"
 
