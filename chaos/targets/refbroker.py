@@ -15,7 +15,8 @@ class Refbroker(Process):
     name = "refbroker"
 
     def command(self) -> list[str]:
-        overrides = [part for key, value in self.properties.items() for part in ("--override", f"{key}={value}")]
+        properties = {"listeners": f"PLAINTEXT://{self.bootstrap}", **self.properties}
+        overrides = [part for key, value in properties.items() for part in ("--override", f"{key}={value}")]
         return [
             sys.executable,
             "-m",
@@ -23,8 +24,6 @@ class Refbroker(Process):
             "serve",
             "--data-dir",
             self.data_directory,
-            "--listen",
-            self.bootstrap,
             *overrides,
         ]
 

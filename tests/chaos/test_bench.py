@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.bench import alone, cli, drive, goals, java, machine, null, profile, raw, report, rounds, workloads
+from chaos.bench import alone, brokers, cli, drive, goals, java, machine, null, profile, raw, report, rounds, workloads
 from chaos.bench.goals import Goal, judge
 from chaos.bench.rounds import OUTSIDE_CORES_MAX, REPEATS_MAX, SPREAD_MAX, Round, Row
 from refbroker.testing import broker
@@ -179,6 +179,19 @@ def test_the_loops_measure_a_real_broker():
             raw.Reader(place.connect(), "elsewhere", 1 << 16).read()
         with pytest.raises(raw.Refused, match="error 36"):
             raw.create_topic(running.bootstrap, "t", 1, {})
+
+
+def test_a_workload_over_tls(tmp_path):
+    side = brokers.makers(None)[brokers.OURS](tmp_path)
+    if not side.tls_bootstrap:
+        pytest.skip(f"not run: {side.no_tls}")
+    workload = next(one for one in workloads.WORKLOADS if one.tls and not one.filled)
+    with side.target:
+        figures, outside = rounds.turn(side, workload, 0.2)
+        assert figures["MiB/s"] > 0 and outside >= 0
+        plain = drive.Place(side.tls_bootstrap, "t")
+        with pytest.raises((ConnectionError, raw.Refused)):  # no TLS there, no answer
+            raw.metadata(plain.connect())
 
 
 def test_what_runs_beside_us_reports_its_failure():
