@@ -59,7 +59,7 @@ def crowd(seconds: float = 20.0) -> dict[str, float]:
                     "value_bytes": 1000, "group": "crowd"}
             clients.append(subprocess.Popen([sys.executable, "-c", _CLIENT, json.dumps(spec)], stdin=subprocess.DEVNULL))
         time.sleep(3)
-        took = drive.latencies(drive.Place(target.bootstrap, names[0], counts=False), drive.Frame(frame, 1), 1.0)
+        took = drive.latencies(drive.Place(target.bootstrap, names[0], counts=False), drive.Frame(frame, 1), 5.0)
         time.sleep(max(0.0, seconds - 5))
         figures["latency p50 us"], figures["latency p99 us"] = statistics.median(took) * 1e6, percentile(took, 0.99) * 1e6
         figures["under load MiB"], figures["under load descriptors"] = memory_mib(target.pid), descriptors(target.pid)
