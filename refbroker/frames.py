@@ -3,7 +3,7 @@
 A frame is an int32 size and as many bytes. `FrameReader` finds the frames in what one connection receives:
 
 1. An idle connection holds no buffer. One that begins to receive expects a frame as long as its last one, so that a
-   frame of ordinary size comes with its size in one receive (two of them cost 4 us more of 45).
+   frame of ordinary size comes with its size in one receive.
 2. A frame lies in one buffer, behind its size, and the batches in it stay views of that buffer until they are written.
 3. The buffer has room for the size of the next frame: a receive that fills it says that there is more to come, one
    that does not, that asking again is vain.
