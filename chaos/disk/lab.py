@@ -83,14 +83,6 @@ class Lab:
         """Judge every crash inside the last operation of `word` (of starting, if it has none); False if the word makes no sense."""
         return bool(explore([self], word, start))
 
-    def judge_now(self, driver: Driver, bound: int) -> list[Failure]:
-        """What breaks if the process dies or the power goes at this moment; for histories that no word describes."""
-        before = len(self.tally.failures)
-        scene = _Scene([_Play(self, driver, driver.at)], (), "driven")
-        scene.process_kills()
-        scene.power_cuts([driver.at], (WEAKEST,), bound)
-        return self.tally.failures[before:]
-
     def play(self, word: tuple, start: str | tuple) -> tuple[Driver | None, int]:
         """Run the operations; the driver, and when the last one began. None where the word makes no sense."""
         driver = Driver(self.policy)

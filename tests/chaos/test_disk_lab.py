@@ -4,15 +4,12 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from chaos import contract
 from chaos.checks import vacuity
 from chaos.cli import main
-from chaos.disk import errors, lab, speed, workloads
-from chaos.disk.driver import POLICIES, Driver, quietly
+from chaos.disk import errors, lab, speed
+from chaos.disk.driver import POLICIES, quietly
 from chaos.disk.lab import Lab, Limits
 from chaos.disk.model import SimDisk, SimFile
 from chaos.disk.profiles import PROFILES
@@ -209,35 +206,6 @@ def test_vacuous_runs_are_told_apart():
     assert vacuity.broken("P1", 3, Counter({3: 1}))[0][0] == "C1.4"
     assert vacuity.broken("P3", 1, Counter({1: 1}))[0][0] == "C1.3"
     assert vacuity.broken("P3", 1, Counter({0: 1})) == []
-
-
-class LongHistories(RuleBasedStateMachine):
-    """Longer histories than the enumeration reaches. The model is a list of what was acked, in order."""
-
-    @initialize(policy=st.sampled_from(list(POLICIES)))
-    def begin(self, policy):
-        self.lab = Lab(POLICIES[policy], 1, Limits(nested_every=64))
-        self.driver = Driver(POLICIES[policy])
-        self.driver.start()
-
-    @rule(letter=st.sampled_from([letter for letter in workloads.ALPHABET if letter not in ("retention", "overtaken")]))
-    def operate(self, letter):
-        with quietly():
-            self.driver.do(workloads.ALPHABET[letter])
-
-    @rule()
-    def crash(self):
-        with quietly():
-            failures = self.lab.judge_now(self.driver, 25)
-        assert [(failure.problem, failure.fault, failure.labels) for failure in failures] == []
-
-    @invariant()
-    def no_complaint(self):
-        assert not getattr(self, "driver", None) or self.driver.complaints == []
-
-
-LongHistories.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
-TestLongHistories = LongHistories.TestCase
 
 
 def test_verdicts_name_their_statement():
