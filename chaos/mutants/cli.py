@@ -20,12 +20,13 @@ from chaos import leftovers
 @click.option("--processes", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="one for each core", help="hunts at a time")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/mutants"), show_default=True, help="where the score goes")
 @click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="put the score of all between the markers of this page")
+@click.option("--again", is_flag=True, help="hunt only for those that the last run into --out did not have, or had wrong")
 @click.option("--plans", type=click.Path(file_okay=False, path_type=Path),
               help="shrink the crash that finds a bug, and write NAME/plan.json, story.txt and page.html there")
 @click.option("--layers", help="instead, which of these layers of `run` finds a bug by itself: process,network")
 @click.argument("names", nargs=-1)
-def mutants(seconds: float, seed: int, sample: int | None, pick: int | None, processes: int, out: Path, into: Path | None, plans: Path | None,
-            layers: str | None, names: tuple[str, ...]) -> None:
+def mutants(seconds: float, seed: int, sample: int | None, pick: int | None, processes: int, out: Path, into: Path | None, again: bool,
+            plans: Path | None, layers: str | None, names: tuple[str, ...]) -> None:
     """Plant bugs in the broker, and see whether the lab finds them: all, or those of the NAMES (of mutants or classes)."""
     from chaos.mutants import catalogue, run
 
@@ -43,14 +44,15 @@ def mutants(seconds: float, seed: int, sample: int | None, pick: int | None, pro
     if layers:
         text, good = _by_layers(chosen, layers.split(","), seconds, seed, out)
     else:
-        outcomes = run.run(chosen, seconds=seconds, seed=seed, plans=plans, processes=processes, say=click.echo)
+        outcomes = run.run(chosen, seconds=seconds, seed=seed, plans=plans, processes=processes,
+                           known=run.read(out) if again else [], say=click.echo)
         how = f"`refbroker-chaos mutants --seconds {seconds:g} --seed {seed}" + (f" --sample {sample} --pick {pick}" if sample else "")
-        text = run.summary(outcomes, " ".join([how, *names]) + f"` in {(time.monotonic() - began) / 60:.1f} minutes")
+        text = run.summary(outcomes, " ".join([how, *names]) + "`")
         run.write(outcomes, text, out)
         good = all(outcome.good for outcome in outcomes)
         if into and good:
             run.publish(text, into)
-    click.echo(f"{text}\n{out}/ has the details; exit {0 if good else 1}")
+    click.echo(f"{text}\n{time.monotonic() - began:.0f} s; {out}/ has the details; exit {0 if good else 1}")
     sys.exit(0 if good else 1)
 
 

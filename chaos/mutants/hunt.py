@@ -120,7 +120,10 @@ def _explore(lab: Lab, word: tuple[str, ...], start: str) -> tuple[str, Found]:
 
 def _errors(seed: int) -> Iterator[tuple[str, Found]]:
     for policy in ("P3", "P0"):
-        yield f"{policy} decay", _findings(errors.decay(policy))
+        try:
+            yield f"{policy} decay", _findings(errors.decay(policy))
+        except Exception as error:
+            yield f"{policy} decay", [Broken(EXCEPTION, f"{type(error).__name__}: {error}")]
     chosen = list(product(CALLS, ("P3", "P0")))
     random.Random(seed).shuffle(chosen)
     for kind, policy in chosen:

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from chaos.mutants.trees import command, planted_tree, run_there
 
 TEST_SECONDS_MAX = 600
 TEST_TIMEOUT = 60  # seconds for one test: some bugs make one wait for ever
+UNPLANTED = "unplanted"
 BEGIN, END = "<!-- the score of make mutants -->", "<!-- end of the score -->"
 WALL_FACTOR = 60  # a hunt's time is the processor's; on a crowded machine it takes so much longer at most
 
@@ -44,6 +45,7 @@ class Outcome:
     steps: int = 0
     found: dict[str, str] = field(default_factory=dict)
     trouble: str = ""  # why there is no verdict
+    entry: str = ""  # of which text of the catalogue
 
     @property
     def good(self) -> bool:
@@ -53,18 +55,22 @@ class Outcome:
 
 
 def run(chosen: list[Mutant], *, seconds: float, seed: int, harmless_seconds: float = 20.0, plans: Path | None = None,
-        processes: int = 2, say: Callable[[str], None] = print) -> list[Outcome]:
-    """Hunt each of them. With `plans`, the crash that killed a mutant is shrunk and written to a directory of its name there."""
-    outcomes: list[Outcome] = []
+        processes: int = 2, known: Sequence[Outcome] = (), say: Callable[[str], None] = print) -> list[Outcome]:
+    """Hunt each of them. With `plans`, the crash that killed a mutant is shrunk and written to a directory of its name there. What is
+    `known` from before, and good, is not hunted for again."""
+    entries = {str(mutant) for mutant in chosen}
+    tests = {mutant.hunt for mutant in chosen if mutant.hunt.startswith(PYTEST)}
+    outcomes = [each for each in known if each.good and (each.entry in entries or each.mutant in map(_unplanted_name, tests))]
+    done = {each.mutant for each in outcomes}
     with ThreadPoolExecutor(processes) as pool:
-        work = {pool.submit(_hunt_one, mutant, harmless_seconds if mutant.is_harmless else seconds, seed, plans): mutant for mutant in chosen}
-        tests = sorted({mutant.hunt for mutant in chosen if mutant.hunt.startswith(PYTEST)})
-        work |= {pool.submit(_unplanted, test): None for test in tests}
+        work = [pool.submit(_hunt_one, mutant, harmless_seconds if mutant.is_harmless else seconds, seed, plans)
+                for mutant in chosen if mutant.name not in done]
+        work += [pool.submit(_unplanted, test) for test in sorted(tests) if _unplanted_name(test) not in done]
         try:
             for future in as_completed(work):
                 outcome = future.result()
                 outcomes.append(outcome)
-                say(line(outcome, len(outcomes), len(work)))
+                say(line(outcome, len(outcomes), len(work) + len(done)))
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             leftovers.end()  # the hunts under way, which are in sessions of their own
@@ -84,7 +90,7 @@ def choose(mutants: list[Mutant], names: tuple[str, ...] = (), sample: int | Non
 
 
 def _hunt_one(mutant: Mutant, seconds: float, seed: int, plans: Path | None) -> Outcome:
-    outcome = Outcome(mutant.name, mutant.kind, mutant.is_harmless)
+    outcome = Outcome(mutant.name, mutant.kind, mutant.is_harmless, entry=str(mutant))
     test = mutant.hunt.removeprefix(PYTEST) if mutant.hunt.startswith(PYTEST) else None
     try:
         with planted_tree(mutant, with_tests=test is not None) as tree:
@@ -99,9 +105,13 @@ def _hunt_one(mutant: Mutant, seconds: float, seed: int, plans: Path | None) -> 
     return outcome
 
 
+def _unplanted_name(test: str) -> str:
+    return f"nothing, {test.removeprefix(PYTEST)}"
+
+
 def _unplanted(test: str) -> Outcome:
     """The test on the tree as it is: it must pass."""
-    outcome = Outcome(f"nothing, {test.removeprefix(PYTEST)}", "unplanted", True)
+    outcome = Outcome(_unplanted_name(test), UNPLANTED, True)
     with planted_tree(None, with_tests=True) as tree:
         _run_test(outcome, tree, test.removeprefix(PYTEST))
     if outcome.killed_by:
@@ -166,7 +176,8 @@ def summary(outcomes: list[Outcome], how: str) -> str:
     lines = ["| Class | Planted | Killed | Median time to kill |", "|---|---|---|---|"]
     lines += [_row(kind, [outcome for outcome in harmful if outcome.kind == kind]) for kind in sorted({outcome.kind for outcome in harmful})]
     lines += [_row("all", harmful)] if harmful else []
-    lines += ["", f"Harmless changes: {len(harmless)} planted, {sum(not outcome.good for outcome in harmless)} flagged. Measured by {how}."]
+    lines += ["", f"Harmless changes: {len(harmless)} planted, {sum(not outcome.good for outcome in harmless)} flagged. "
+              f"Measured by {how}, {sum(outcome.seconds for outcome in outcomes) / 60:.0f} minutes of hunts."]
     lines += [f"Not as it should be: {line(outcome, 1, 1).partition('] ')[2].strip()}" for outcome in outcomes if not outcome.good]
     return "\n".join(lines)
 
@@ -181,6 +192,12 @@ def write(outcomes: list[Outcome], text: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "mutants.json").write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
     (out / "mutants.md").write_text(text + "\n")
+
+
+def read(out: Path) -> list[Outcome]:
+    """What an earlier run wrote down; nothing where none did."""
+    path = out / "mutants.json"
+    return [Outcome(**entry) for entry in json.loads(path.read_text())] if path.exists() else []
 
 
 def publish(text: str, page: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_sample_is_the_seeds():
     assert len(first) == 9 and sum(mutant.is_harmless for mutant in first) == 1
 
 
-def test_the_lab_kills_one_and_lets_one_live():
+def test_the_lab_kills_one_and_lets_one_live(tmp_path):
     """End to end: copies, processes, verdicts."""
     chosen = run.choose(MUTANTS, ("high-watermark-ahead-of-the-end", "flush-syncs-in-the-other-order"))
     outcomes = run.run(chosen, seconds=60, seed=1, harmless_seconds=2, say=str)
@@ -87,6 +87,23 @@ def test_the_lab_kills_one_and_lets_one_live():
         "high-watermark-ahead-of-the-end": ("C4.1", True), "flush-syncs-in-the-other-order": (None, True),
     }  # fmt: skip
     assert "| visibility | 1 | 1 |" in run.summary(outcomes, "this test")
+    run.write(outcomes, "", tmp_path)
+    outcomes[0].killed_by = "what is remembered"
+    assert run.run(chosen, seconds=60, seed=1, known=outcomes, say=str) == outcomes
+    assert run.read(tmp_path)[0].killed_by == "C4.1"
+
+
+def test_the_readme_has_the_score_of_this_catalogue():
+    """Rows and counts: a mutant that is added, or taken away, needs a new score."""
+    _, _, rest = (ROOT / "README.md").read_text().partition(run.BEGIN)
+    score, end, _ = rest.partition(run.END)
+    assert end, "the README has lost its score"
+    rows = {row[0]: row[1:] for row in (re.split(r" *\| *", line.strip("| ")) for line in score.splitlines() if line.startswith("| "))}
+    planted = Counter(mutant.kind for mutant in HARMFUL)
+    assert {kind: int(row[0]) for kind, row in rows.items() if kind not in ("Class", "all")} == planted
+    assert all(row[0] == row[1] for kind, row in rows.items() if kind != "Class"), "not all were killed"
+    assert int(rows["all"][0]) == len(HARMFUL)
+    assert f"Harmless changes: {len(MUTANTS) - len(HARMFUL)} planted, 0 flagged. Measured by `refbroker-chaos mutants --seconds" in score
 
 
 def test_a_score_goes_between_the_markers(tmp_path):
