@@ -66,6 +66,7 @@ class Tally:
     digests: set[int] = field(default_factory=set)  # of contents; under the first of the policies that have a write list in common
     losses: Counter = field(default_factory=Counter)  # acked offsets lost after F2 -> states
     coverage: Counter = field(default_factory=Counter)  # (call site, file kind, deviation) -> states
+    facts: Counter = field(default_factory=Counter)  # what the effects were, see chaos/disk/coverage.py; counted as digests are
     judgements: Counter = field(default_factory=Counter)  # (statement, fault) -> times; ALWAYS_JUDGED under ("", fault)
     allowed: Counter = field(default_factory=Counter)
     not_exhaustive: int = 0  # crash points x profiles where the bound left states out

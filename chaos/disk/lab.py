@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from chaos.checks.crash import ROOT, Image, Problem, checkpoint_in, longest_run, segments_in
 from chaos.disk import live, workloads
+from chaos.disk.coverage import facts
 from chaos.disk.driver import POLICIES, Driver, config_of
 from chaos.disk.faults import kind_of
 from chaos.disk.inside import Inside
@@ -131,6 +132,7 @@ def explore(labs: list[Lab], word: tuple, start: str | tuple = "fresh") -> list[
         alike.setdefault((lab.recoverer, play.begin, trace), []).append(play)
     for group in alike.values():
         scene = _Scene(group, word, start)
+        scene.tallies[0].facts.update(facts(scene.driver.disk))
         scene.process_kills()
         scene.power_cuts([*scene.driver.syncs(scene.begin), scene.driver.at], scene.limits.profiles, scene.limits.bound)
     for play in plays:  # last: it may write

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from chaos.checks import vacuity
 from chaos.checks.history.case import Finding
-from chaos.disk import cluster, errors, workloads
+from chaos.disk import cluster, coverage, errors, workloads
 from chaos.disk.driver import POLICIES, quietly
 from chaos.disk.judging import ALWAYS_JUDGED, Failure, Tally
 from chaos.disk.lab import Lab, Limits, explore
@@ -79,16 +79,19 @@ def run(report, seed: int, seconds: float, *, depth: int | None = None, workers:
     stages = plan_tasks(seed, depth)
     for stage in stages:
         seen.plan(stage)
-    with Pool(workers) as pool:
-        for number, stage in enumerate(stages):
-            for task, by_policy in pool.map(stage, words_until if number else None, performed):
-                seen.add(task, by_policy)
-                progress(seen.line())
-        whole.run(pool.map, report, seed, (words_until + end) / 2, progress)
-    for tally in seen.tallies.values():
-        tally.failures = first_of_each_kind(tally.failures)
-    faults = errors.sweep(max(end, time.monotonic() + 10), progress)
-    _report(report, seen, faults, time.monotonic() - began)
+    faults: list[errors.SweepOutcome] = []
+    try:
+        with Pool(workers) as pool:
+            for number, stage in enumerate(stages):
+                for task, by_policy in pool.map(stage, words_until if number else None, performed):
+                    seen.add(task, by_policy)
+                    progress(seen.line())
+            whole.run(pool.map, report, seed, (words_until + end) / 2, progress)
+        faults = errors.sweep(max(end, time.monotonic() + 10), progress)
+    finally:  # also what an interrupted run has seen
+        for tally in seen.tallies.values():
+            tally.failures = first_of_each_kind(tally.failures)
+        _report(report, seen, faults, time.monotonic() - began)
     _write_plans(report, [failure for tally in seen.tallies.values() for failure in tally.failures], seed, out)
     return seen.tallies
 
@@ -237,8 +240,8 @@ def _report(report, seen: Seen, faults: list, seconds: float) -> None:
     report.figures += figures(seen, total, seconds)
     runs, struck = sum(outcome.runs for outcome in faults), sum(outcome.struck for outcome in faults)
     report.figures.append({"fault sweeps": runs, "faults struck": struck})
-    report.coverage += [{"site": site, "kind": kind, "deviation": deviation, "states": states}
-                        for (site, kind, deviation), states in sorted(total.coverage.items())]
+    report.coverage += coverage.account(total.coverage, total.facts)
+    report.figures.append({"coverage of crash space (call site x file kind x deviation)": coverage.summary(report.coverage)})
 
 
 def figures(seen: Seen, total: Tally, seconds: float) -> list[dict]:

@@ -320,21 +320,29 @@ def _figures(report) -> Iterator[str]:
 def _coverage(report, limits: Limits) -> Iterator[str]:
     if not report.coverage:
         return
-    cells: dict[tuple[str, str], dict[str, int]] = {}
+    cells: dict[tuple[str, str], dict[str, dict]] = {}
     for entry in report.coverage:
-        cells.setdefault((entry["site"], entry["kind"]), {})[entry["deviation"]] = entry["states"]
+        cells.setdefault((entry["site"], entry["kind"]), {})[entry["deviation"]] = entry
     deviations = sorted({entry["deviation"] for entry in report.coverage})
     yield "<h2 id=coverage>Crash space: which effect came out how</h2>"
     yield ("<p class=soft>Crash states in which the effect of a call site on a kind of file deviated from the page cache in this way, before states of equal content were "
-           "put together. A dash: this did not happen, mostly since it cannot (an entry is not torn, data are not undone).</p>")
+           "put together. A dash: it cannot be, and pointing at it says why. A question mark: it could have been, and this run has not seen it.</p>")
     yield "<div class=scroll><table class=coverage><thead><tr><th>call site</th><th>file</th>" + "".join(
         f"<th>{escape(name)}</th>" for name in deviations) + "</tr></thead><tbody>"
     for (site, kind), found in sorted(cells.items())[:limits.coverage_rows]:
         yield f"<tr><td><code>{escape(site)}</code></td><td>{escape(kind)}</td>" + "".join(
-            f"<td>{number(found[name])}</td>" if name in found else "<td class=no>-</td>" for name in deviations) + "</tr>"
+            _coverage_cell(found.get(name)) for name in deviations) + "</tr>"
     yield "</tbody></table></div>"
     if len(cells) > limits.coverage_rows:
         yield f"<p>{len(cells) - limits.coverage_rows} more rows are in results.json.</p>"
+
+
+def _coverage_cell(entry: dict | None) -> str:
+    if entry is None:
+        return "<td class=no>-</td>"
+    if entry["states"]:
+        return f"<td>{number(entry['states'])}</td>"
+    return f"<td class=no title='{escape(entry['why'], quote=True)}'>-</td>" if entry["why"] else "<td>?</td>"
 
 
 def _not_done(report) -> Iterator[str]:

@@ -8,7 +8,7 @@ import pytest
 from chaos import contract
 from chaos.checks import vacuity
 from chaos.cli import main
-from chaos.disk import errors, lab, speed
+from chaos.disk import coverage, errors, lab, speed
 from chaos.disk.driver import POLICIES, quietly
 from chaos.disk.lab import Lab, Limits
 from chaos.disk.model import SimDisk, SimFile
@@ -222,3 +222,21 @@ def test_bench_prints_a_row_for_each_length_and_profile(monkeypatch, capsys):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["length"], row["profiles"]) for row in rows] == [(1, "strict"), (2, "strict")]
     assert all(0 < row["distinct"] <= row["judged"] and row["distinct per second and core"] > 0 for row in rows)
+
+
+def test_crash_space_has_no_gap_that_is_not_explained():
+    """At a small budget: the rows of a few words. An effect that cannot come out as it could would be a gap."""
+    labs = [Lab(policy, 1, Limits(bound=16, nested_every=0)) for policy in (POLICIES["P0"], POLICIES["P3"])]
+    for word in ("", "append append append", "fill append", "append checkpoint", "create recreate"):
+        lab.explore(labs, tuple(word.split()))
+    reached, met = Counter(), Counter()
+    for each in labs:
+        reached.update(each.tally.coverage)
+        met.update(each.tally.facts)
+    rows = {(site, kind) for site, kind, _ in met}
+    assert {("segment.Segment.append", "log"), ("index.OffsetIndex.append", "index"), ("directory.LogDirectory._take_away", "directory")} <= rows
+    entries = [entry for entry in coverage.account(reached, met) if entry["deviation"] != "never met"]
+    assert coverage.gaps(entries) == []
+    reached["segment.Segment.append", "log", "torn"] = 0
+    assert coverage.gaps(coverage.account(reached, met))[0] == "segment.Segment.append on log: torn"
+    assert set(coverage.ELSEWHERE) <= coverage.changing_sites()
