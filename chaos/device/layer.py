@@ -36,7 +36,7 @@ LOAD_SECONDS = 2.0
 TEETH_SECONDS, TEETH_MOMENTS = 0.7, 8
 PASS_INTERVALS = 16  # in ascending order: a disk that is put together goes forward only
 SERVED_OF = 5  # the broker process starts after the latest of so many cuts: a full disk says more
-OTHERS_CUT_SECONDS = 15.0
+OTHERS_CUT_SECONDS, OTHERS_DISK_BYTES = 15.0, 192 << 20
 STRIKES_MAX = 30
 Progress = Callable[[str], None]
 
@@ -155,11 +155,11 @@ def _report(report: Report, system: FileSystem, loaded: Loaded, tally: Tally, st
     fault = f"F2 {system.name}"
     into(report, fault, tally)
     flushes = sum(entry.kind == b"F" for entry in loaded.entries)
-    outside = {f"outside_{name}": tally.outside[name] for name in (system.profile, "posix")}
+    outside = {f"outside_{name}": tally.outside[name] for name in (system.profile, "posix")} if loaded.record else {}
     report.figures.append({
         "layer": LAYER, "policy": "all", "fault": fault, "acked": len(loaded.history.acked), "seen": len(loaded.history.seen),
         "disk_requests": len(loaded.entries), "flushes": flushes, "flush_intervals": intervals, "cuts": tally.cuts,
-        "images_mounted": tally.mounted, "recovered_in_place": tally.in_place, "served": tally.served, "not_mountable": tally.outside["mount"],
+        "images_mounted": tally.mounted + tally.served, "recovered_in_place": tally.in_place, "served": tally.served, "not_mountable": tally.outside["mount"],
         **outside, **{f"lost_{name}": count for name, count in tally.lost.items()}})
     strikes = [Strike("power cut", at) for at in sorted(struck)[::max(1, len(struck) // STRIKES_MAX)]]
     report.timelines.append(timeline(LAYER, "all", fault, loaded.history, strikes))
@@ -200,7 +200,8 @@ def _teeth(report: Report, seed: int, directory: Path) -> None:
 def _others(report: Report, rng: random.Random, seed: int, seconds: float, directory: Path, progress: Progress, target: str) -> None:
     """Another broker on ext4: each cut is a start of its own process on the mounted image. What it did to its disk is not recorded, so
     nothing is said about the model, nor about how much of a page-cache-only topic is durable."""
-    system, began = FILE_SYSTEMS["ext4"]._replace(size=192 << 20), time.monotonic()
+    system, began = FILE_SYSTEMS["ext4"]._replace(size=OTHERS_DISK_BYTES), time.monotonic()
+    report.not_run.append(f"{LAYER}: fsyncgate, teeth and the disk model: the effects of {target} on its disk are not recorded")
     progress(f"{system.name}: real clients write to {target} on a recorded disk")
     with RecordedDisk(system, directory) as disk:
         loaded = load(disk, directory, seed, LOAD_SECONDS * 2, target)
