@@ -85,21 +85,21 @@ def cut_all(report: Report, seed: int, system: FileSystem, directory: Path, unti
             _serve(looking, judge, max(todo[:SERVED_OF]), rng)
         while todo and (not struck or time.monotonic() < until):
             batch, todo = sorted(todo[:PASS_INTERVALS]), todo[PASS_INTERVALS:]
-            for interval in _one_pass(looking, judge, batch, rng, until if struck else None):
+            for interval in _one_pass(looking, judge, batch, rng, until):
                 struck.append(loaded.entries[interval[1]].time)
                 progress(f"{system.name}: {tally.cuts} power cuts, {tally.mounted} images mounted, {sum(tally.outside.values())} outside of the model, "
                          f"{tally.broken_cuts} broke a statement")
     _report(report, system, loaded, tally, struck, f"{len(struck)} of {len(spans)}")
 
 
-def _one_pass(looking: "Looking", judge: Judge, batch: list[tuple[int, int]], rng: random.Random, until: float | None) -> Iterator[tuple[int, int]]:
-    """Judge the cuts of these intervals, in order; yields each interval that is done. Ends early when the time is over."""
+def _one_pass(looking: "Looking", judge: Judge, batch: list[tuple[int, int]], rng: random.Random, until: float) -> Iterator[tuple[int, int]]:
+    """Judge the cuts of these intervals, in order; yields each interval that is done. The first is done whatever the time is."""
     entries, system = judge.loaded.entries, looking.system
     walk, platter = judge.begin(), cuts.Platter(entries, system.size)
     states: dict[int, State | OSError] = {}
     for interval in batch:
         for cut in cuts.cuts_in(entries, interval, system.sector_bytes, rng):
-            if until is not None and time.monotonic() >= until:
+            if interval != batch[0] and time.monotonic() >= until:
                 return
             image = platter.image(cut)
             if image.digest not in states:
