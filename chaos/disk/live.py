@@ -54,8 +54,9 @@ def _unknown_producers(log) -> Iterator[Problem]:
 
 
 def _deletions(driver, partition) -> list:
-    """Deletions that were confirmed to this process: an earlier one's may be undone until its checkpoint (C3.5)."""
+    """Deletions that were confirmed to this process: an earlier one's may be undone until its checkpoint (C3.5). A start leaves events
+    at once, so what began at the very time of it was asked of the process before."""
     entry = driver.partition_ledger(partition.topic, partition.number)
     since = driver.starts[-1]
-    return [step for step in entry.steps if getattr(step, "kind", "") == "delete" and step.done is not None and step.began >= since] if entry else []
+    return [step for step in entry.steps if getattr(step, "kind", "") == "delete" and step.done is not None and step.began > since] if entry else []
 

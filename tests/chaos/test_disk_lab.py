@@ -43,7 +43,7 @@ def statements(tally):
 
 SOUND = ("append", "append append append", "fill append", "append roll append", "idempotent idempotent", "append flush truncate",
          "fill append background", "append checkpoint", "append restart", "append kill", "create recreate",
-         "append delete-records retention",
+         "append delete-records retention", "append delete-records kill",
          "both both", "append overtaken", "append wait")
 
 
