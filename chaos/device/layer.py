@@ -35,7 +35,7 @@ LAYER = "device"
 LOAD_SECONDS = 2.0
 TEETH_SECONDS, TEETH_MOMENTS = 0.7, 8
 PASS_INTERVALS = 16  # in ascending order: a disk that is put together goes forward only
-SERVED_OF = 5  # the broker process starts after the latest of so many cuts: a full disk says more
+LATEST_OF = 5  # where there is time for one interval only, it is the latest of so many: a full disk says more
 OTHERS_CUT_SECONDS, OTHERS_DISK_BYTES = 15.0, 192 << 20
 STRIKES_MAX = 30
 Progress = Callable[[str], None]
@@ -72,19 +72,20 @@ def config_of_broker() -> Config:
 
 
 def cut_all(report: Report, seed: int, system: FileSystem, directory: Path, until: float, progress: Progress) -> None:
-    """One load on this file system, and its cuts until the time is over; at least one pass."""
+    """One load on this file system, and its cuts until the time is over; those of one interval at least."""
     progress(f"{system.name}: real clients write to a broker on a recorded disk")
     with RecordedDisk(system, directory) as disk:
         loaded = load(disk, directory, seed, LOAD_SECONDS)
     tally, rng = Tally(), random.Random(f"{seed}/{system.name}/cuts")
     judge = Judge(system, loaded, config_of_broker(), tally)
     spans = cuts.intervals(loaded.entries, loaded.since, loaded.until)
-    todo, struck = rng.sample(spans, len(spans)), []
+    todo, struck, size = rng.sample(spans, len(spans)), [], 1
+    todo[:LATEST_OF] = sorted(todo[:LATEST_OF], reverse=True)
     with Looking(system, directory) as looking:
         if todo:
-            _serve(looking, judge, max(todo[:SERVED_OF]), rng)
+            _serve(looking, judge, todo[0], rng)
         while todo and (not struck or time.monotonic() < until):
-            batch, todo = sorted(todo[:PASS_INTERVALS]), todo[PASS_INTERVALS:]
+            batch, todo, size = sorted(todo[:size]), todo[size:], PASS_INTERVALS
             for interval in _one_pass(looking, judge, batch, rng, until):
                 struck.append(loaded.entries[interval[1]].time)
                 progress(f"{system.name}: {tally.cuts} power cuts, {tally.mounted} images mounted, {sum(tally.outside.values())} outside of the model, "
