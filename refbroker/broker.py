@@ -170,6 +170,7 @@ class Broker:
 
     async def _sweep(self) -> None:
         self.logs.sweep(self.clock())
+        await self.metadata.make_missing()
 
     def _flush_rolled(self, partition: Partition) -> None:
         self.flusher.request(partition, partition.active.base_offset)

@@ -71,6 +71,7 @@ class MetadataStore:
     def __init__(self, broker, new_uuid: Callable[[], uuid.UUID] = uuid.uuid4):
         self._broker = broker
         self._image = Image()
+        self._incomplete: set[str] = set()  # topics without all of their directories
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task] = set()
         self._next_id = self._ids_end = 0
@@ -313,8 +314,24 @@ class MetadataStore:
                 self._broker.logs.create_many(wanted[first : first + DIRECTORIES_AT_ONCE])
                 await asyncio.sleep(0)
             self._broker.flusher.look_again()
+        except KafkaError:
+            self._incomplete |= {topic.name for topic, _ in places}
+            raise
         finally:
             self._image.replay(entries)
+
+    async def make_missing(self) -> None:
+        """Directories of topics that are there, which could not be made when their topic was, for want of space (C1.14).
+        Raises KafkaError."""
+        if not self._incomplete or self._broker.logs.offline is not None:
+            return
+        async with self._changing:
+            for topic in [self.topics[name] for name in self._incomplete if name in self.topics]:
+                for number in range(topic.partitions):
+                    if (topic.name, number) not in self._broker.logs.partitions:
+                        self._broker.logs.create(topic.name, number, topic.topic_id, self._log_config(topic))
+                        log.warning("%s-%d: its directory could not be made before, an empty one was made", topic.name, number)
+            self._incomplete.clear()
 
     async def _create_partitions(
         self, name: str, total: int, assignments: Sequence[Sequence[int]] | None, validate_only: bool

@@ -83,7 +83,7 @@ class Sweep:
         left = "; ".join(f"{' '.join(where)}: " + ", ".join(f"{call} after {self.kills[*where, call]}" for *its, call in sorted(self.cut_short)
                                                             if tuple(its) == where)
                          for where in sorted({key[:2] for key in self.cut_short}))
-        why = f"only {', '.join(SLOW_CALLS)} at n = 1, 2, 4, 8 ..., for {self.target} starts slowly" if self.deadline is not None else "interrupted"
+        why = f"only n = 1, 2, 4, 8 ..., for {self.target} starts slowly" if self.deadline is not None else "interrupted"
         return [f"sweep over system calls: {why}; not ended: {left}"]
 
     def make(self, place: Path, policy: str, wrap: tuple[str, ...] = ()) -> Process:
