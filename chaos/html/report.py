@@ -342,7 +342,8 @@ def _coverage_cell(entry: dict | None) -> str:
         return "<td class=no>-</td>"
     if entry["states"]:
         return f"<td>{number(entry['states'])}</td>"
-    return f"<td class=no title='{escape(entry['why'], quote=True)}'>-</td>" if entry["why"] else "<td>?</td>"
+    why = escape(entry["why"])
+    return f"<td class=no title='{why}'>-</td>" if why else "<td>?</td>"
 
 
 def _not_done(report) -> Iterator[str]:

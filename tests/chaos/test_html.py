@@ -55,6 +55,8 @@ def sample_report(broken: bool = True) -> Report:
     report.coverage += [{"site": "segment.Segment.append", "kind": "log", "deviation": kind, "states": 1000 + len(kind)}
                         for kind in ("lost", "torn", "garbage", "zeros")]
     report.coverage.append({"site": "disk.replace_file", "kind": "checkpoint", "deviation": "rename undone", "states": 12})
+    report.coverage.append({"site": "disk.replace_file", "kind": "checkpoint", "deviation": "torn", "states": 0, "why": "it's whole"})
+    report.coverage.append({"site": "disk.replace_file", "kind": "checkpoint", "deviation": "lost", "states": 0, "why": ""})
     report.not_run.append("device: needs root and /dev/loop-control")
     report.unchecked = ["C7.1", "C9.1"]
     acked = [0 if 31 <= step <= 36 or step % 17 == 16 else 18 + step * 7 % 11 for step in range(90)]
