@@ -23,7 +23,7 @@ from chaos import leftovers
 @click.option("--again", is_flag=True, help="hunt only for those that the last run into --out did not have, or had wrong")
 @click.option("--plans", type=click.Path(file_okay=False, path_type=Path),
               help="shrink the crash that finds a bug, and write NAME/plan.json, story.txt and page.html there")
-@click.option("--layers", help="instead, which of these layers of `run` finds a bug by itself: process,network")
+@click.option("--layers", help="instead, which of these layers of `run` finds a bug by itself: process,network,device")
 @click.argument("names", nargs=-1)
 def mutants(seconds: float, seed: int, sample: int | None, pick: int | None, processes: int, out: Path, into: Path | None, again: bool,
             plans: Path | None, layers: str | None, names: tuple[str, ...]) -> None:
