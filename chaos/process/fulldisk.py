@@ -26,7 +26,8 @@ from refbroker.client import ClientError
 
 FAULT = "F4"
 SPACE_BYTES = 4 << 20  # the story, its checkpoints, and room for the filler
-FULL_SECONDS, FREE_SECONDS = (0.05, 0.4), (0.01, 0.12)
+FULL_SECONDS = (0.05, 0.4)
+FREE_REQUESTS_MAX = 10  # between two times; counted, since a story on an idle machine is over in less time than any that could be named
 TIMES_MAX = 12  # then there is space for good, and the story must come to its end
 PATIENCE_S = 30.0
 
@@ -34,18 +35,25 @@ PATIENCE_S = 30.0
 class Filler(threading.Thread):
     """Takes the space away and gives it back, again and again; `times` counts how often it was gone."""
 
-    def __init__(self, target: Process, mounted: bool, rng: random.Random):
+    def __init__(self, target: Process, story: scenario.Story, mounted: bool, rng: random.Random):
         super().__init__(daemon=True)
-        self._target, self._mounted, self._rng = target, mounted, rng
+        self._target, self._story, self._mounted, self._rng = target, story, mounted, rng
         self._done = threading.Event()
         self.times = 0
 
     def run(self) -> None:
-        while self.times < TIMES_MAX and not self._done.wait(self._rng.uniform(*FREE_SECONDS)):
+        while self.times < TIMES_MAX and self._asked(self._rng.randrange(FREE_REQUESTS_MAX)):
             self._fill()
             self.times += 1
             self._done.wait(self._rng.uniform(*FULL_SECONDS))
             self._free()
+
+    def _asked(self, requests: int) -> bool:
+        """Wait for so many more; False at the end of the story."""
+        until = self._story.asked + requests
+        while self._story.asked < until and not self._done.wait(0.001):
+            pass
+        return not self._done.is_set()
 
     def stop(self) -> None:
         self._done.set()
@@ -102,7 +110,7 @@ def one(sweep: Sweep, policy: str, number: int, seed: int) -> None:
     with small_disk(place / "data") as mounted:
         target, story = sweep.make(place, policy), scenario.Story(PATIENCE_S)
         target.start()
-        filler = Filler(target, mounted, random.Random(f"{seed}/{policy}/full/{number}"))
+        filler = Filler(target, story, mounted, random.Random(f"{seed}/{policy}/full/{number}"))
         filler.start()
         found = []
         try:

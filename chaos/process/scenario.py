@@ -58,6 +58,7 @@ class Story:
         self.history = History()
         self.complaints: list[Finding] = []
         self.judged: set[str | tuple[str, str]] = set()  # what `judge` had evidence about
+        self.asked = 0  # requests, those that were repeated too
         self.refused = 0
         self.created = self.deleted = self.trim_asked = False
         self.under_way: tuple[Send, Where, dict] | None = None  # the batch without an answer
@@ -101,6 +102,7 @@ class Story:
             try:
                 if self._client is None:
                     self._client = Client(_address(self._target), CLIENT, ANSWER_MS_MAX)
+                self.asked += 1
                 return request(self._client)
             except (ClientError, Refused) as error:
                 self.refused += 1
