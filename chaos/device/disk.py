@@ -48,6 +48,8 @@ FILE_SYSTEMS = {system.name: system for system in (
 )}
 # The same without flushes: it must lose what it promised to keep.
 NO_BARRIER = FILE_SYSTEMS["ext4"]._replace(name="ext4-nobarrier", options="barrier=0")
+# The same with its bitmaps, inodes and journal in one piece at the beginning, so that a refusal can spare them.
+PACKED = FILE_SYSTEMS["ext4"]._replace(mkfs=("mkfs.ext4", "-q", "-F", "-b", str(PAGE), "-E", "lazy_itable_init=0,packed_meta_blocks=1"))
 
 
 def check_available() -> None:
@@ -124,14 +126,14 @@ class RecordedDisk:
         finally:
             os.close(descriptor)
 
-    def journal(self) -> tuple[int, int]:
-        """The bytes of the disk that hold ext4's journal. Raises NotAvailable."""
+    def metadata(self) -> tuple[int, int]:
+        """The bytes of a `PACKED` disk up to the end of ext4's journal. Raises NotAvailable."""
         shown = subprocess.run(["debugfs", "-R", "stat <8>", str(self._fuse / FILE)], capture_output=True, text=True, check=False)
         blocks = [int(number) for line in shown.stdout.partition("EXTENTS:")[2].splitlines() for number in re.findall(r":(\d+)(?:-(\d+))?", line)
                   for number in number if number]
         if not blocks:
             raise NotAvailable(f"debugfs does not find ext4's journal: {shown.stderr.strip()}")
-        return min(blocks) * PAGE, (max(blocks) + 1) * PAGE
+        return 0, (max(blocks) + 1) * PAGE
 
     def log_bytes(self) -> bytes:
         """All that was recorded so far."""

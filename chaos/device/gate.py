@@ -2,7 +2,7 @@
 
 On ext4 the pages that could not be written are marked clean: the page cache shows the new bytes, later fsyncs return success, and the bytes
 never reach the disk. A file of our own on the same mount shows that this has happened here; without that there is no evidence. The
-journal's part of the disk is spared, for ext4 would go read-only without it, and no later fsync would succeed.
+part of the disk that holds the journal and the inodes is spared, for ext4 would go read-only without it, and no later fsync would succeed.
 
 Judged (C1.13): the broker leaves (exit code 1) or serves nothing that depended on the failed fsync: then the power goes, a broker starts on
 what the disk has, and every record that was acked under fsync before ack, before the refusal or after it, must be there.
@@ -19,17 +19,17 @@ from pathlib import Path
 
 from chaos.checks.history.case import ANY, Finding
 from chaos.device import cuts
-from chaos.device.disk import FILE_SYSTEMS, RecordedDisk
+from chaos.device.disk import PACKED, RecordedDisk
 from chaos.device.judge import Judge, State, Tally
 from chaos.device.load import Loaded, broker_on, load, served
 from chaos.report import Report
 from chaos.targets import Process
 
-SYSTEM = FILE_SYSTEMS["ext4"]
+SYSTEM = PACKED
 FAULT = "F2+F3"
 BEFORE_SECONDS = 0.6
 LEAVES_SECONDS_MAX = 5.0
-TRIES_MAX = 3  # ext4 goes read-only where a refusal meets metadata on its way out of the journal; then nothing can be seen
+TRIES_MAX = 3  # ext4 goes read-only where a refusal meets a directory on its way out of the journal; then nothing can be seen
 OLD, NEW = b"old" * 1365, b"new" * 1365  # just below a page
 
 
@@ -74,10 +74,10 @@ def _refused_under_load(seed: int, directory: Path) -> tuple[Probe, list[int | N
     exit_code: list[int | None] = []
     with RecordedDisk(SYSTEM, directory) as disk:
         probe = Probe(disk.mountpoint / "probe")
-        journal = disk.journal()
+        spared = disk.metadata()
 
         def refuse(broker: Process) -> None:
-            disk.refuse_writes(errno.EIO, journal)
+            disk.refuse_writes(errno.EIO, spared)
             probe.fail()
             try:
                 exit_code.append(broker.process.wait(LEAVES_SECONDS_MAX))

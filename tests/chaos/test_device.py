@@ -13,7 +13,7 @@ import pytest
 
 from chaos.device import cuts, kernel
 from chaos.device.cuts import PAGE, Cut, Entry, Platter
-from chaos.device.disk import FILE_SYSTEMS, RecordedDisk, check_available, missing_mkfs, mounted
+from chaos.device.disk import FILE_SYSTEMS, PACKED, RecordedDisk, check_available, missing_mkfs, mounted
 from chaos.report import Report
 from chaos.targets import NotAvailable
 
@@ -117,9 +117,9 @@ def test_a_file_that_was_synced_survives_every_cut_and_one_that_was_not_is_lost_
 
 @needs_device
 def test_refused_writes_are_an_error_of_fsync_and_of_nothing_else(tmp_path):
-    with RecordedDisk(FILE_SYSTEMS["ext4"], tmp_path) as disk:
-        begin, end = disk.journal()
-        assert 0 < begin < end < disk.system.size
+    with RecordedDisk(PACKED, tmp_path) as disk:
+        begin, end = disk.metadata()
+        assert begin == 0 < end < disk.system.size
         descriptor = os.open(disk.mountpoint / "f", os.O_RDWR | os.O_CREAT)
         os.pwrite(descriptor, b"old", 0)
         os.fsync(descriptor)
@@ -185,10 +185,16 @@ def test_a_broker_that_takes_a_later_fsync_for_an_answer_is_found(tmp_path, monk
     monkeypatch.setattr("chaos.device.gate.LEAVES_SECONDS_MAX", 1.0)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "sitecustomize.py").write_text(
-        "import os\nreal = os.fdatasync\n"
-        "def stubborn(fd):\n    try:\n        real(fd)\n    except OSError:\n        real(fd)\n"
-        "os.fdatasync = stubborn\n")
-    report = Report(7)
-    gate.run(report, "device", 7, tmp_path / "gate")
-    assert not report.not_enough
-    assert any(place.statement == "C1.13" and row.broken for place, row in report.rows.items()), report.figures
+        "import os\n"
+        "def stubborn(real):\n"
+        "    def sync(fd):\n        try:\n            real(fd)\n        except OSError:\n            real(fd)\n"
+        "    return sync\n"
+        "os.fsync, os.fdatasync = stubborn(os.fsync), stubborn(os.fdatasync)\n")
+    found = []
+    for seed in range(3):  # a page that was refused may be written again with the next record in it
+        report = Report(seed)
+        gate.run(report, "device", seed, tmp_path / str(seed))
+        found += [place for place, row in report.rows.items() if place.statement == "C1.13" and row.broken]
+        if found:
+            break
+    assert found and not report.not_enough, report.figures
