@@ -29,6 +29,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
 from inspect import iscoroutine
 from typing import Any
@@ -56,11 +57,12 @@ class Connection:
     at work). `task` is there while a request, or the rest of a response, waits for something."""
 
     __slots__ = (
-        "stream", "host", "peer", "listener", "frames", "task", "waiting_since", "started", "reason", "closed", "__weakref__",
+        "stream", "held", "host", "peer", "listener", "frames", "task", "waiting_since", "started", "reason", "closed", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, stream: Any, host: str, port: int, listener: str, now: float, frames: FrameReader):
         self.stream = stream
+        self.held: list[bytes] = []  # responses that go out with the next one
         self.host = host
         self.listener = listener
         self.peer = f"{host}:{port}"
@@ -198,11 +200,14 @@ class Server:
             try:
                 for _ in range(REQUESTS_PER_WAKEUP):
                     if not self._serve_request(connection):
-                        return
+                        break
+                else:
+                    self._loop.call_soon(self._on_readable, connection)
+                unsent = self._send_held(connection)
+                if unsent is not None:
+                    self._work(connection, None, unsent)
             except Exception as error:
                 self._lost(connection, error)
-            else:
-                self._loop.call_soon(self._on_readable, connection)
 
     def _serve_request(self, connection: Connection) -> bool:
         """One request and its response. True where more has come with it, False where there was no whole request, or
@@ -216,9 +221,10 @@ class Server:
         connection.waiting_since = None
         api, header, response = self._answer(connection, frame)
         if iscoroutine(response):
-            self._work(connection, api, self._respond_later(connection, api, header, response))
+            unsent = self._send_held(connection)
+            self._work(connection, api, self._respond_later(connection, api, header, response, unsent))
             return False
-        unsent = self._respond(connection, api, header, response)
+        unsent = self._respond(connection, api, header, response, may_hold=True)
         if unsent is not None:
             self._work(connection, api, unsent)
             return False
@@ -280,8 +286,11 @@ class Server:
         )
         return api, header, handle(self.broker, request, context)
 
-    def _respond(self, connection: Connection, api: Api, header: RequestHeader, response: Any) -> Coroutine | None:
-        """Send a response, or a part of it: then the rest is the coroutine's."""
+    def _respond(
+        self, connection: Connection, api: Api, header: RequestHeader, response: Any, *, may_hold: bool = False
+    ) -> Coroutine | None:
+        """Send a response, or a part of it: then the rest is the coroutine's. One that may be held, and that the next
+        request has come with, goes out with the next response: a `send` costs as much as all else of a small request."""
         self._budget.done(connection)
         connection.frames.done()
         if response is None:
@@ -292,23 +301,41 @@ class Server:
         parts = api.response_frame(header.version, header.correlation_id, response)
         for part in parts:
             metrics.bytes_out += part.size if hasattr(part, "file") else len(part)
+        if may_hold and connection.frames.received_bytes and len(parts) == 1:
+            connection.held.append(parts[0])
+            return None
+        if connection.held:
+            parts = [b"".join([*connection.held, parts[0]]), *parts[1:]]
+            connection.held.clear()
         return connection.stream.write(parts)
+
+    def _send_held(self, connection: Connection) -> Coroutine | None:
+        """Send what waits for company; a part that the socket does not take is the coroutine's."""
+        if not connection.held:
+            return None
+        held = b"".join(connection.held)
+        connection.held.clear()
+        return connection.stream.write([held])
 
     def _responded(self, connection: Connection, api: Api) -> None:
         now = connection.waiting_since = self._loop.time()
         self.broker.metrics.request(api.name, now - connection.started)
 
-    def _work(self, connection: Connection, api: Api, rest: Coroutine) -> None:
-        """What is left to do of a request gets a task."""
+    def _work(self, connection: Connection, api: Api | None, rest: Coroutine) -> None:
+        """What is left to do of a request gets a task. No API: of responses that were held."""
         connection.task = self._loop.create_task(rest)
         connection.task.add_done_callback(partial(self._worked, connection, api))
 
-    async def _respond_later(self, connection: Connection, api: Api, header: RequestHeader, response: Coroutine) -> None:
+    async def _respond_later(
+        self, connection: Connection, api: Api, header: RequestHeader, response: Coroutine, earlier: Coroutine | None
+    ) -> None:
+        if earlier is not None:
+            await earlier
         unsent = self._respond(connection, api, header, await response)
         if unsent is not None:
             await unsent
 
-    def _worked(self, connection: Connection, api: Api, task: asyncio.Task[None]) -> None:
+    def _worked(self, connection: Connection, api: Api | None, task: asyncio.Task[None]) -> None:
         connection.task = None
         if task.cancelled():
             self._close(connection, connection.reason)
@@ -317,7 +344,9 @@ class Server:
         elif self._stopping:
             self._close(connection)
         else:
-            self._responded(connection, api)
+            if api is not None:
+                self._responded(connection, api)
+            connection.waiting_since = self._loop.time()
             connection.stream.watch(partial(self._on_readable, connection))
             if connection.frames.received_bytes:
                 self._loop.call_soon(self._on_readable, connection)
@@ -346,6 +375,10 @@ class Server:
         if reason:
             self._log.warning("closed %s: %s", connection.peer, reason)
         self._budget.done(connection)
+        with suppress(OSError):  # what was answered goes out, as far as the socket takes it
+            unsent = self._send_held(connection)
+            if unsent is not None:
+                unsent.close()
         connection.stream.close()
         self.connections.remove(connection)
         self._per_host[connection.host] -= 1

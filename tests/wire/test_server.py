@@ -71,6 +71,33 @@ def test_requests_sent_ahead_are_answered_in_order(tmp_path):
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("behind", [b"\0\0\1\0 a part of the next", b"\x7f\xff\xff\xff", b"\0\0\0\2??"], ids=["part", "too long", "garbage"])
+def test_an_answer_does_not_wait_for_what_comes_behind_its_request(tmp_path, behind):
+    async def story():
+        async with running(tmp_path) as broker:
+            for end in (False, True):
+                client = await Client.connect(broker)
+                client.writer.write(PRODUCE.request_frame(9, 7, "c", produce_request(batch())) + behind)
+                if end:
+                    client.writer.write_eof()
+                assert (await asyncio.wait_for(client.receive(PRODUCE, 9), 5))[0] == 7
+
+    asyncio.run(story())
+
+
+def test_an_answer_does_not_wait_with_the_request_behind_it(tmp_path):
+    async def story():
+        async with running(tmp_path) as broker:
+            client, other = await Client.connect(broker), await Client.connect(broker)
+            client.writer.write(PRODUCE.request_frame(9, 1, "c", produce_request(batch()))
+                                + FETCH.request_frame(12, 2, "c", fetch_request(offset=1, max_wait_ms=30_000)))
+            assert (await asyncio.wait_for(client.receive(PRODUCE, 9), 5))[0] == 1
+            assert (await produce(other, batch()))["base_offset"] == 1
+            assert (await asyncio.wait_for(client.receive(FETCH, 12), 5))[0] == 2
+
+    asyncio.run(story())
+
+
 def test_frames_may_come_in_any_pieces(tmp_path):
     async def story():
         async with running(tmp_path) as broker:
