@@ -66,7 +66,8 @@ class Filler(threading.Thread):
     def _fill(self) -> None:
         if not self._mounted:
             sizes = [path.stat().st_size for path in Path(self._target.data_directory).glob("swept-*/*.log")]
-            self._limit(max(sizes, default=0) + self._rng.randrange(1, scenario.VALUE_BYTES))
+            longest = max(sizes, default=0) if self.times % 2 else 0  # in turns: one log is full, or everything is
+            self._limit(longest + self._rng.randrange(1, scenario.VALUE_BYTES))
             return
         block = bytes(4096)
         with open(self._filler, "wb", buffering=0) as file:
