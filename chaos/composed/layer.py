@@ -11,6 +11,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ def run(report: Report, seed: int, seconds: float, directory: Path, progress: Ca
         path = directory.parent / "plans" / f"composed-{each['ending']}.json"
         plans.save(each, path)
         Run(report, each, path, directory / each["ending"], progress, target).go()
+
+
+def _signal(group: int, number: int) -> None:
+    """To the broker, if it has not ended by itself: another fault may have struck it."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 class Run:
@@ -157,7 +164,7 @@ class Run:
         elif what == "stop":
             self._start_if_ended()
             handle = self.target.pid
-            os.killpg(handle, signal.SIGSTOP)
+            _signal(handle, signal.SIGSTOP)
         elif what == "call":
             handle = plans.call_fault(fault)
             self.calls.append(handle)
@@ -175,7 +182,7 @@ class Run:
         if handle is None:
             return
         if fault["what"] == "stop" and self.target.pid == handle:
-            os.killpg(handle, signal.SIGCONT)
+            _signal(handle, signal.SIGCONT)
         elif fault["what"] == "call":
             if handle in self.interceptor.faults:
                 self.interceptor.faults.remove(handle)

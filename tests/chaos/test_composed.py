@@ -1,6 +1,9 @@
 """Plans of composed runs: every seed makes one that can be followed, within its budget, and a file gives back what was saved."""
 
 import json
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -48,3 +51,15 @@ def test_a_verdict_names_what_struck_and_nothing_else():
     assert plans.fault_classes("kill", ["ENOSPC", "toxic"]) == "F1+F4+F6"
     assert plans.fault_classes("kill", ["EIO", "ended by itself"]) == "F1+F3"
     assert plans.fault_classes("power", ["rule"]) == "F2+F6"
+
+
+def test_a_stopped_broker_that_has_ended_meanwhile_is_not_resumed():
+    """It had been stopped, and another fault ended it: the run goes on to its judges."""
+    from chaos.composed import layer
+
+    ended = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
+    ended.wait()
+    run, fault = layer.Run.__new__(layer.Run), {"what": "stop", "at": 0, "seconds": 1}
+    run.target, run.strikes, run._open = SimpleNamespace(pid=ended.pid), [], {id(fault): (ended.pid, 7)}
+    run._finish(fault)
+    assert [strike.what for strike in run.strikes] == ["stop"]
