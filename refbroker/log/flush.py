@@ -168,7 +168,7 @@ class Flusher:
 
     def _begin(self, partition: FlushTarget, upto: int | None) -> None:
         """A flush that covers all that is there now (or `upto`). Neither it nor who waits for it has a task or a chain of
-        futures: with 64 producers, and the server's like part, 79 us of processor time per request instead of 138."""
+        futures: with 64 producers, and the server's like part, 127 us of processor time per request instead of 150."""
         try:
             job = partition.begin_flush(upto)
         except KafkaError as error:
