@@ -30,7 +30,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # deviation -> facts that some effect mus
 DISK_CALLS = ("rename", "unlink", "mkdir", "rmdir")
 
 ELSEWHERE = {
-    **dict.fromkeys(("recovery._repair", "index._Index._replace", "leftovers.drop", "producers.ProducerStates.load", "cuts.keep_snapshots"),
+    **dict.fromkeys(("recovery._repair", "leftovers.drop", "producers.ProducerStates.load", "cuts.keep_snapshots"),
                     "only in the recovery of a crashed log: crashes inside recovery strike there (chaos/disk/inside.py), this table has the first"),
     **dict.fromkeys(("distrust.leave_note", "distrust.write_anew", "directory.LogDirectory._remove_marker"),
                     "only after a call to the disk that failed: chaos/disk/errors.py sweeps those"),

@@ -5,8 +5,9 @@ delete only. Each resource is one durable batch of the metadata log, all of its 
 before it is answered. Rules of what may be changed: `metadata_configs`.
 """
 
+from refbroker.apis.k33_alter_configs import RESPONSE
 from refbroker.metadata_configs import DELETE, alter, apply_operations, refuse_nulls
-from refbroker.protocol import BOOL, INT8, INT16, INT32, STRING, Api, Array, Field, Struct
+from refbroker.protocol import BOOL, INT8, STRING, Api, Array, Field, Struct
 
 REQUEST = Struct(
     Field("resources", Array(Struct(
@@ -19,16 +20,6 @@ REQUEST = Struct(
         ))),
     ))),
     Field("validate_only", BOOL),
-)  # fmt: skip
-
-RESPONSE = Struct(
-    Field("throttle_time_ms", INT32, default=0),
-    Field("responses", Array(Struct(
-        Field("error_code", INT16),
-        Field("error_message", STRING, nullable="0+"),
-        Field("resource_type", INT8),
-        Field("resource_name", STRING),
-    ))),
 )  # fmt: skip
 
 API = Api(key=44, name="IncrementalAlterConfigs", versions=(0, 1), flexible=1, request=REQUEST, response=RESPONSE)

@@ -17,7 +17,8 @@ A file is valid (`load`), and then gives the same answers as a rebuilt one (C5.5
 4. no relative offset is negative, none reaches the log end offset, no position the log's end, where these are given;
 5. zeros to the end of the file are not entries but room: a Kafka that was killed leaves them. They are cut off.
 
-Entries are kept in memory, 8 and 12 bytes each as on disk; an append writes one entry at the end of the file.
+Entries are kept in memory, 8 and 12 bytes each as on disk. An append adds one there; the segment decides when they are
+written to the end of the file (`write`). Those that a crash takes are missing: that makes a lookup slower, not wrong.
 
 How Apache Kafka differs: it maps a file of 10 MiB into memory, trims it when the segment is closed, and believes any
 content whose last entry lies above the base offset.
@@ -28,7 +29,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
-from refbroker.log.disk import Disk, File
+from refbroker.log.disk import Disk, File, TornAppend
 
 OFFSET_ENTRY = struct.Struct(">ii")
 TIME_ENTRY = struct.Struct(">qi")
@@ -43,7 +44,7 @@ class CorruptIndex(Exception):
 
 
 class _Index:
-    """What both indexes share: the file, opened when first needed, and its entries in two arrays."""
+    """What both indexes share: the entries as two columns in memory, and a file that has those that were written."""
 
     ENTRY: struct.Struct
 
@@ -52,37 +53,27 @@ class _Index:
         self.base_offset = base_offset
         self._disk = disk
         self._file: File | None = None
+        self._first, self._second = (array(code) for code in self.ENTRY.format[1:])  # strictly rising; rising
+        self._written: int | None = 0  # so many entries are in the file; None: it has lost track of its end
 
-    def _open(self) -> File:
-        if self._file is None:
-            self._file = self._disk.open(self.path, create=True)
-        return self._file
+    def __len__(self) -> int:
+        return len(self._first)
 
-    def _read(self) -> bytes:
-        """All entries, without the room behind them."""
-        file = self._open()
-        if file.size > INDEX_BYTES_MAX:
-            raise CorruptIndex(f"{self.path}: {file.size} bytes, at most {INDEX_BYTES_MAX} expected")
-        data, room = strip_room(file.pread(file.size, 0), self.ENTRY.size)
-        if room:
-            file.truncate(len(data))
-        return data
-
-    def _cut(self, count: int) -> None:
-        file = self._open()
-        if count * self.ENTRY.size < file.size:
-            file.truncate(count * self.ENTRY.size)
-
-    def _replace(self, data: bytes) -> None:
-        file = self._open()
-        file.truncate(0)
-        if data:
-            file.append([data])
-
-    def _relative(self, offset: int) -> int:
-        relative = offset - self.base_offset
-        assert 0 <= relative <= RELATIVE_OFFSET_MAX, (self.path, offset)
-        return relative
+    def write(self) -> None:
+        """Put into the file what is only in memory. Raises OSError; then it is still to be done."""
+        written, self._written = self._written, None
+        if written is None:
+            written = 0
+            self._open().truncate(0)
+        try:
+            if written < len(self):
+                self._open().append([b"".join(map(self.ENTRY.pack, self._first[written:], self._second[written:]))])
+        except TornAppend:
+            raise
+        except OSError:
+            self._written = written
+            raise
+        self._written = len(self)
 
     def sync(self) -> None:
         self._open().sync()
@@ -91,73 +82,113 @@ class _Index:
         """Let go of the file; it is opened again when needed."""
         self._file = None
 
+    def _open(self) -> File:
+        if self._file is None:
+            self._file = self._disk.open(self.path, create=True)
+        return self._file
+
+    def _read(self) -> bytes:
+        """All entries of the file, without the room behind them. In memory there are none then."""
+        self._set([])
+        self._written = None
+        file = self._open()
+        if file.size > INDEX_BYTES_MAX:
+            raise CorruptIndex(f"{self.path}: {file.size} bytes, at most {INDEX_BYTES_MAX} expected")
+        data, room = strip_room(file.pread(file.size, 0), self.ENTRY.size)
+        if room:
+            file.truncate(len(data))
+        return data
+
+    def _set(self, entries: list[tuple[int, int]]) -> None:
+        del self._first[:], self._second[:]
+        self._first.extend(entry[0] for entry in entries)
+        self._second.extend(entry[1] for entry in entries)
+
+    def _add(self, first: int, second: int) -> None:
+        self._first.append(first)
+        self._second.append(second)
+
+    def _rewrite(self, entries: list[tuple[int, int]]) -> None:
+        self._set(entries)
+        self._written = None
+        self.write()
+
+    def _cut(self, count: int) -> None:
+        """Keep so many entries, in the file too."""
+        del self._first[count:], self._second[count:]
+        if self._written is None:
+            self.write()
+        elif self._written > count:
+            self._open().truncate(count * self.ENTRY.size)
+            self._written = count
+
+    def _relative(self, offset: int) -> int:
+        relative = offset - self.base_offset
+        assert 0 <= relative <= RELATIVE_OFFSET_MAX, (self.path, offset)
+        return relative
+
+    def _check_end(self, relative: int, log_end_offset: int | None) -> None:
+        if log_end_offset is not None and self.base_offset + relative >= log_end_offset:
+            raise CorruptIndex(f"{self.path}: last offset {self.base_offset + relative}, log end {log_end_offset}")
+
 
 class OffsetIndex(_Index):
     """Offset -> position. `entries` as (offset, position), offsets absolute."""
 
     ENTRY = OFFSET_ENTRY
 
-    def __init__(self, disk: Disk, path: str, base_offset: int):
-        super().__init__(disk, path, base_offset)
-        self._offsets = array("i")  # relative
-        self._positions = array("i")
-
-    def __len__(self) -> int:
-        return len(self._offsets)
-
     @property
     def entries(self) -> list[tuple[int, int]]:
-        return [(self.base_offset + offset, position) for offset, position in zip(self._offsets, self._positions)]
+        return [(self.base_offset + offset, position) for offset, position in zip(self._first, self._second)]
 
     @property
     def last(self) -> tuple[int, int]:
         """The last entry; the segment's start where there is none."""
-        return (self.base_offset + self._offsets[-1], self._positions[-1]) if self._offsets else (self.base_offset, 0)
+        return (self.base_offset + self._first[-1], self._second[-1]) if self._first else (self.base_offset, 0)
 
     def load(self, *, log_bytes: int | None = None, log_end_offset: int | None = None) -> None:
         """Read the file. Raises CorruptIndex, and then has no entries: `rewrite` them."""
-        self._offsets, self._positions = array("i"), array("i")
         entries = parse_offset_index(self._read(), self.path)
-        if entries and log_bytes is not None and entries[-1][1] >= log_bytes:
-            raise CorruptIndex(f"{self.path}: last position {entries[-1][1]} in a log of {log_bytes} bytes")
-        if entries and log_end_offset is not None and self.base_offset + entries[-1][0] >= log_end_offset:
-            raise CorruptIndex(
-                f"{self.path}: last offset {self.base_offset + entries[-1][0]}, log end {log_end_offset}"
-            )
-        self._offsets.extend(entry[0] for entry in entries)
-        self._positions.extend(entry[1] for entry in entries)
+        if entries:
+            offset, position = entries[-1]
+            if log_bytes is not None and position >= log_bytes:
+                raise CorruptIndex(f"{self.path}: last position {position} in a log of {log_bytes} bytes")
+            self._check_end(offset, log_end_offset)
+        self._set(entries)
+        self._written = len(entries)
 
     def append(self, offset: int, position: int) -> None:
+        """In memory; `write` puts it into the file."""
         relative = self._relative(offset)
-        assert not self._offsets or (relative > self._offsets[-1] and position > self._positions[-1]), (
-            offset,
-            position,
-        )
+        assert not self._first or (relative > self._first[-1] and position > self._second[-1]), (offset, position)
         assert position > 0, "the first batch of a segment gets no entry"
-        self._open().append([OFFSET_ENTRY.pack(relative, position)])
-        self._offsets.append(relative)
-        self._positions.append(position)
+        self._add(relative, position)
 
     def lookup(self, offset: int) -> int:
         """A position at or before the first batch whose last offset is at least `offset` (C5.1)."""
-        slot = bisect_right(self._offsets, offset - self.base_offset) - 1
-        return self._positions[slot] if slot >= 0 else 0
+        slot = bisect_right(self._first, offset - self.base_offset) - 1
+        return self._second[slot] if slot >= 0 else 0
+
+    @property
+    def written_position(self) -> int:
+        """The position of the last entry in the file; the segment's start where there is none."""
+        return self._second[self._written - 1] if self._written else 0
+
+    def offset_before(self, position: int) -> int:
+        """The offset of the last entry whose position is at or before this one; the first where there is none."""
+        slot = bisect_right(self._second, position) - 1
+        return self.base_offset + self._first[slot] if slot >= 0 else self.base_offset
 
     def truncate_to(self, offset: int) -> None:
         """Drop all entries at or above `offset` (C5.7)."""
-        count = bisect_left(self._offsets, offset - self.base_offset)
-        self._cut(count)
-        del self._offsets[count:], self._positions[count:]
+        self._cut(bisect_left(self._first, offset - self.base_offset))
 
     def rewrite(self, entries: list[tuple[int, int]]) -> None:
         """Replace the file's content. Not atomic: an index is derived, and rebuilt after a crash."""
-        relative = [(self._relative(offset), position) for offset, position in entries]
-        self._replace(b"".join(OFFSET_ENTRY.pack(*entry) for entry in relative))
-        self._offsets = array("i", (entry[0] for entry in relative))
-        self._positions = array("i", (entry[1] for entry in relative))
+        self._rewrite([(self._relative(offset), position) for offset, position in entries])
 
     def is_full(self, bytes_max: int) -> bool:
-        return len(self._offsets) >= bytes_max // OFFSET_ENTRY.size
+        return len(self) >= bytes_max // self.ENTRY.size
 
 
 class TimeIndex(_Index):
@@ -165,71 +196,51 @@ class TimeIndex(_Index):
 
     ENTRY = TIME_ENTRY
 
-    def __init__(self, disk: Disk, path: str, base_offset: int):
-        super().__init__(disk, path, base_offset)
-        self._timestamps = array("q")
-        self._offsets = array("i")  # relative
-
-    def __len__(self) -> int:
-        return len(self._offsets)
-
     @property
     def entries(self) -> list[tuple[int, int]]:
-        return [(timestamp, self.base_offset + offset) for timestamp, offset in zip(self._timestamps, self._offsets)]
+        return [(timestamp, self.base_offset + offset) for timestamp, offset in zip(self._first, self._second)]
 
     @property
     def last(self) -> tuple[int, int]:
         """The last entry; (-1, base offset) where there is none."""
-        if not self._offsets:
-            return NO_TIMESTAMP, self.base_offset
-        return self._timestamps[-1], self.base_offset + self._offsets[-1]
+        return (self._first[-1], self.base_offset + self._second[-1]) if self._first else (NO_TIMESTAMP, self.base_offset)
 
     def load(self, *, log_end_offset: int | None = None) -> None:
         """Read the file. Raises CorruptIndex, and then has no entries: `rewrite` them."""
-        self._timestamps, self._offsets = array("q"), array("i")
         entries = parse_time_index(self._read(), self.path)
-        if entries and log_end_offset is not None and self.base_offset + entries[-1][1] >= log_end_offset:
-            raise CorruptIndex(
-                f"{self.path}: last offset {self.base_offset + entries[-1][1]}, log end {log_end_offset}"
-            )
-        self._timestamps.extend(entry[0] for entry in entries)
-        self._offsets.extend(entry[1] for entry in entries)
+        if entries:
+            self._check_end(entries[-1][1], log_end_offset)
+        self._set(entries)
+        self._written = len(entries)
 
     def append(self, timestamp: int, offset: int) -> None:
-        """Note the largest timestamp so far. One that is not larger than the last entry's is left out: the entry that
-        is there answers for it."""
+        """Note the largest timestamp so far, in memory; `write` puts it into the file. One that is not larger than the
+        last entry's is left out: the entry that is there answers for it."""
         if timestamp <= self.last[0]:
             return
         relative = self._relative(offset)
-        assert not self._offsets or relative >= self._offsets[-1], (timestamp, offset, self.last)
-        self._open().append([TIME_ENTRY.pack(timestamp, relative)])
-        self._timestamps.append(timestamp)
-        self._offsets.append(relative)
+        assert not self._second or relative >= self._second[-1], (timestamp, offset, self.last)
+        self._add(timestamp, relative)
 
     def lookup(self, timestamp: int) -> tuple[int, int]:
         """The last entry at or before `timestamp`: all records up to its offset have at most its timestamp, so the
         first one with a timestamp of at least `timestamp` (C5.4) is not before that offset's batch."""
-        slot = bisect_right(self._timestamps, timestamp) - 1
+        slot = bisect_right(self._first, timestamp) - 1
         if slot < 0:
             return NO_TIMESTAMP, self.base_offset
-        return self._timestamps[slot], self.base_offset + self._offsets[slot]
+        return self._first[slot], self.base_offset + self._second[slot]
 
     def truncate_to(self, offset: int) -> None:
         """Drop all entries at or above `offset` (C5.7)."""
-        count = bisect_left(self._offsets, offset - self.base_offset)
-        self._cut(count)
-        del self._timestamps[count:], self._offsets[count:]
+        self._cut(bisect_left(self._second, offset - self.base_offset))
 
     def rewrite(self, entries: list[tuple[int, int]]) -> None:
         """Replace the file's content. Not atomic: an index is derived, and rebuilt after a crash."""
-        relative = [(timestamp, self._relative(offset)) for timestamp, offset in entries]
-        self._replace(b"".join(TIME_ENTRY.pack(*entry) for entry in relative))
-        self._timestamps = array("q", (entry[0] for entry in relative))
-        self._offsets = array("i", (entry[1] for entry in relative))
+        self._rewrite([(timestamp, self._relative(offset)) for timestamp, offset in entries])
 
     def is_full(self, bytes_max: int) -> bool:
         """One slot is kept free for the entry that a segment gets when it is rolled or closed."""
-        return len(self._offsets) >= bytes_max // TIME_ENTRY.size - 1
+        return len(self) >= bytes_max // self.ENTRY.size - 1
 
 
 # ---------------------------------------------------------------- parsers, pure

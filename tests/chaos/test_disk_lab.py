@@ -234,7 +234,7 @@ def test_crash_space_has_no_gap_that_is_not_explained():
         reached.update(each.tally.coverage)
         met.update(each.tally.facts)
     rows = {(site, kind) for site, kind, _ in met}
-    assert {("segment.Segment.append", "log"), ("index.OffsetIndex.append", "index"), ("directory.LogDirectory._take_away", "directory")} <= rows
+    assert {("segment.Segment.append", "log"), ("index._Index.write", "index"), ("directory.LogDirectory._take_away", "directory")} <= rows
     entries = [entry for entry in coverage.account(reached, met) if entry["deviation"] != "never met"]
     assert coverage.gaps(entries) == []
     reached["segment.Segment.append", "log", "torn"] = 0

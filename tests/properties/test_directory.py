@@ -14,7 +14,7 @@ from hook_disk import HookDisk, failing
 
 from refbroker.config import Config, LogConfig
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.log import checkpoints
+from refbroker.log import checkpoints, segment
 from refbroker.log.checkpoints import CLEAN_SHUTDOWN, META_PROPERTIES, RECOVERY_POINT
 from refbroker.log.directory import LogDirectory, StartupError
 from refbroker.log.disk import Disk
@@ -410,7 +410,8 @@ def test_an_append_that_fails_for_want_of_space_leaves_no_trace(tmp_path, number
     assert opened(tmp_path / "data").partitions[KEY].log_end_offset == 6
 
 
-def test_an_index_that_cannot_be_written_fails_nothing(tmp_path):
+def test_an_index_that_cannot_be_written_fails_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(segment, "ENTRY_GROUP_BYTES", 0)
     disk = HookDisk()
     logs = opened(tmp_path / "data", disk)
     log = logs.create(*KEY, TOPIC_ID, LogConfig(index_interval_bytes=0))

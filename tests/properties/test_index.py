@@ -1,12 +1,14 @@
 """Indexes against a model that is a plain list, Kafka's bytes, and files that lie."""
 
+import errno
 import tempfile
 
 import pytest
+from hook_disk import HookDisk, failing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refbroker.log.disk import Disk
+from refbroker.log.disk import Disk, TornAppend
 from refbroker.log.index import AbortedTransaction, CorruptIndex, OffsetIndex, TimeIndex, parse_transaction_index
 
 BASE = 1000
@@ -52,6 +54,7 @@ def test_golden_offset_index_of_kafka(tmp_path):
     index = OffsetIndex(DISK, path, 0)
     index.append(5, 102)
     index.append(8, 204)
+    index.write()
     assert bytes_of(path) == bytes.fromhex("00000005 00000066 00000008 000000cc")
     assert [index.lookup(offset) for offset in (0, 4, 5, 7, 8, 99)] == [0, 0, 102, 102, 204, 204]
 
@@ -62,6 +65,7 @@ def test_golden_time_index_of_kafka(tmp_path):
     assert index.last == (-1, 0)
     index.append(1795446000002, 2)
     index.append(1795446000002, 5)  # later equal ones do not count
+    index.write()
     assert bytes_of(path) == bytes.fromhex("000001a208ebc982 00000002")
 
 
@@ -80,6 +84,7 @@ def test_offset_index_is_a_list(entries, target):
         index = OffsetIndex(DISK, f"{directory}/i", BASE)
         for entry in entries:
             index.append(*entry)
+        index.write()
         for each in (index, reopened(index)):
             assert each.entries == entries and len(each) == len(entries)
             assert each.last == (entries[-1] if entries else (BASE, 0))
@@ -98,6 +103,7 @@ def test_time_index_is_a_list(entries, target, offset):
         index = TimeIndex(DISK, f"{directory}/i", BASE)
         for entry in entries:
             index.append(*entry)
+        index.write()
         for each in (index, reopened(index)):
             assert each.entries == entries and len(each) == len(entries)
             assert each.last == (entries[-1] if entries else (-1, BASE))
@@ -134,6 +140,7 @@ def test_room_that_a_killed_kafka_leaves_is_cut_off(entries, room):
         again.load()
         assert again.entries == entries
         again.append(BASE + 1000, 9000)
+        again.write()
         index = OffsetIndex(DISK, path, BASE)
         index.load()
         assert index.entries == entries + [(BASE + 1000, 9000)]
@@ -180,6 +187,8 @@ def test_an_index_must_not_reach_beyond_its_log(tmp_path):
     offsets, times = OffsetIndex(DISK, f"{tmp_path}/o", BASE), TimeIndex(DISK, f"{tmp_path}/t", BASE)
     offsets.append(BASE + 5, 102)
     times.append(77, BASE + 5)
+    offsets.write()
+    times.write()
     offsets.load(log_bytes=103, log_end_offset=BASE + 6)
     times.load(log_end_offset=BASE + 6)
     for beyond in (lambda: offsets.load(log_bytes=102), lambda: offsets.load(log_end_offset=BASE + 5)):
@@ -201,7 +210,56 @@ def test_full_the_time_index_keeps_one_slot_for_the_close(tmp_path):
 def test_a_closed_index_goes_on(tmp_path):
     index = OffsetIndex(DISK, f"{tmp_path}/a", 0)
     index.append(1, 10)
+    index.write()
     index.sync()
     index.close()
     index.append(2, 20)
+    index.write()
     assert len(bytes_of(f"{tmp_path}/a")) == 16
+
+
+def tear(call, path):
+    """Half an entry more, and nobody could take it away."""
+    if call == "append":
+        with open(path, "ab") as file:
+            file.write(b"\0\0\0\1")
+        raise TornAppend(errno.ENOSPC, "no space", path)
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("append"), st.integers(1, 20)), st.tuples(st.just("truncate"), st.integers(0, 300)),
+    st.sampled_from([("write",), ("write", None), ("write", "ENOSPC"), ("write", "torn"), ("reopen",)]),
+)
+
+
+@given(st.lists(STEPS, max_size=30))
+def test_the_file_is_a_prefix_of_what_is_in_memory_and_all_of_it_after_a_write(steps):
+    """However writes fail: nothing is lost, nothing stands twice, and after a truncation no entry reaches beyond it (C5.7)."""
+    with tempfile.TemporaryDirectory() as directory:
+        disk = HookDisk()
+        index, model, torn = OffsetIndex(disk, f"{directory}/i", BASE), [], False
+        for name, *arguments in steps:
+            if name == "append":
+                offset = (model[-1][0] if model else BASE) + arguments[0]
+                model.append((offset, offset - BASE))
+                index.append(*model[-1])
+            elif name == "truncate":
+                model = [entry for entry in model if entry[0] < BASE + arguments[0]]
+                index.truncate_to(BASE + arguments[0])
+                torn = False
+            elif name == "reopen":
+                index.close()
+            elif arguments and arguments[0] and index.written_position < index.last[1]:
+                torn = torn or arguments[0] == "torn"
+                disk.hook = tear if torn else failing("append", "i", errno.ENOSPC)
+                with pytest.raises(OSError):
+                    index.write()
+                disk.hook = None
+            else:
+                index.write()
+                torn = False
+                assert reopened(index).entries == model
+            assert index.entries == model
+            if not torn and DISK.exists(index.path):
+                found = reopened(index).entries
+                assert found == model[: len(found)]

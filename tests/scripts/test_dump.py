@@ -117,6 +117,8 @@ def test_indexes_and_snapshot_of_a_segment(tmp_path):
         states.update(batch)
         log += batch.view
     write(tmp_path, f"{NAME}.log", log)
+    offsets.write()
+    times.write()
     states.write_snapshot(DISK, str(tmp_path))
     size = len(log) // 3
     names = [f"{tmp_path}/{name}" for name in (f"{NAME}.index", f"{NAME}.timeindex", "00000000000000000003.snapshot")]
