@@ -14,7 +14,6 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from refbroker.config import Config
@@ -25,11 +24,11 @@ from refbroker.log.directory import LogDirectory
 from refbroker.log.disk import Disk
 from refbroker.log.flush import Flusher
 from refbroker.log.partition import Appended, Partition
+from refbroker.log.threads import Threads
 from refbroker.metadata import MetadataStore
 from refbroker.metrics import Metrics
 from refbroker.server import Server
 
-SYNC_THREADS = 8  # fsyncs in flight; a disk gains little beyond
 SWEEP_INTERVAL_MS = 5_000  # how much longer than file.delete.delay.ms a deleted file may stay
 CHECKPOINT_INTERVALS = (
     "log.flush.offset.checkpoint.interval.ms",
@@ -47,18 +46,18 @@ def wall_clock_ms() -> int:
 class Broker:
     def __init__(
         self, config: Config, disk: Disk, clock: Callable[[], int], *,
-        executor: Executor | None = None, accept_loss: bool = False, new_uuid: Callable[[], uuid.UUID] = uuid.uuid4,
+        threads: Threads | None = None, accept_loss: bool = False, new_uuid: Callable[[], uuid.UUID] = uuid.uuid4,
     ):  # fmt: skip
-        """`executor` runs fsyncs. `accept_loss`: a log damaged below its recovery point is cut, not refused (C2.5).
+        """`threads` run fsyncs. `accept_loss`: a log damaged below its recovery point is cut, not refused (C2.5).
         `new_uuid` names clusters, directories and topics."""
         self.config = config
         self.disk = disk
         self.clock = clock
         self.metrics = Metrics()
         self.ready = False
-        self.executor = executor or ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="sync")
+        self.threads = threads or Threads()
         self.logs = LogDirectory(disk, config.data_dir, config, clock, accept_loss=accept_loss, new_uuid=new_uuid)
-        self.flusher = Flusher(self.logs.partitions.values, clock, self._flusher_period_ms, executor=self.executor)
+        self.flusher = Flusher(self.logs.partitions.values, clock, self._flusher_period_ms, threads=self.threads)
         self.logs.on_roll = self._flush_rolled
         self.metadata = MetadataStore(self, new_uuid)
         self.groups = GroupCoordinator(self)
@@ -97,8 +96,8 @@ class Broker:
         await self.groups.stop()
         await self.metadata.close()
         await self.flusher.stop()
-        self.logs.close(clean=clean, mapper=self.executor.map)
-        self.executor.shutdown(wait=False)
+        self.logs.close(clean=clean, mapper=self.threads.map)
+        self.threads.stop()
 
     @property
     def node_id(self) -> int:
@@ -164,7 +163,7 @@ class Broker:
         """All checkpoint files: those whose content would not change cost nothing."""
         if self.logs.offline is None:
             try:
-                await asyncio.get_running_loop().run_in_executor(None, self.logs.begin_checkpoint())
+                await self.threads.run(self.logs.begin_checkpoint())
             except OSError as error:
                 self.logs.fail(f"checkpoint failed: {error}")
 

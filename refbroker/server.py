@@ -31,7 +31,6 @@ from collections import Counter
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
-from inspect import iscoroutine
 from typing import Any
 
 from refbroker import apis, tls
@@ -67,7 +66,7 @@ class Connection:
         self.listener = listener
         self.peer = f"{host}:{port}"
         self.frames = frames
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Future | None = None
         self.waiting_since: float | None = now
         self.started = now  # to receive the current request
         self.reason = ""
@@ -220,9 +219,8 @@ class Server:
                 return False
         connection.waiting_since = None
         api, header, response = self._answer(connection, frame)
-        if iscoroutine(response):
-            unsent = self._send_held(connection)
-            self._work(connection, api, self._respond_later(connection, api, header, response, unsent))
+        if type(response) is not dict and response is not None:
+            self._wait(connection, api, header, response)
             return False
         unsent = self._respond(connection, api, header, response, may_hold=True)
         if unsent is not None:
@@ -265,8 +263,8 @@ class Server:
             self._abort(victim, reason)
 
     def _answer(self, connection: Connection, frame: memoryview) -> tuple[Api, RequestHeader, Any]:
-        """The API, the header, and the response: a dict, None where the client wants none, or a coroutine that gives
-        one of these."""
+        """The API, the header, and the response: a dict, None where the client wants none, or a coroutine or a Later
+        that gives one of these."""
         self.broker.metrics.bytes_in += len(frame)
         header = read_request_header(frame)
         served = self.served.get(header.api_key)
@@ -321,17 +319,48 @@ class Server:
         now = connection.waiting_since = self._loop.time()
         self.broker.metrics.request(api.name, now - connection.started)
 
+    def _wait(self, connection: Connection, api: Api, header: RequestHeader, response: Coroutine | apis.Later) -> None:
+        """For an answer that is not there yet."""
+        unsent = self._send_held(connection)
+        if type(response) is apis.Later and unsent is None:
+            connection.task = response.future
+            response.future.add_done_callback(partial(self._answered_later, connection, api, header, response))
+        else:
+            self._work(connection, api, self._respond_later(connection, api, header, response, unsent))
+
+    def _answered_later(
+        self, connection: Connection, api: Api, header: RequestHeader, response: apis.Later, future: asyncio.Future
+    ) -> None:
+        connection.task = None
+        if future.cancelled():
+            self._close(connection, connection.reason)
+            return
+        try:
+            unsent = self._respond(connection, api, header, response.response())
+        except Exception as error:
+            self._lost(connection, error)
+            return
+        if unsent is not None:
+            self._work(connection, api, unsent)
+        else:
+            self._go_on(connection, api)
+
     def _work(self, connection: Connection, api: Api | None, rest: Coroutine) -> None:
         """What is left to do of a request gets a task. No API: of responses that were held."""
         connection.task = self._loop.create_task(rest)
         connection.task.add_done_callback(partial(self._worked, connection, api))
 
     async def _respond_later(
-        self, connection: Connection, api: Api, header: RequestHeader, response: Coroutine, earlier: Coroutine | None
+        self, connection: Connection, api: Api, header: RequestHeader, response: Coroutine | apis.Later, earlier: Coroutine | None
     ) -> None:
         if earlier is not None:
             await earlier
-        unsent = self._respond(connection, api, header, await response)
+        if type(response) is apis.Later:
+            await asyncio.wait([response.future])
+            found = response.response()
+        else:
+            found = await response
+        unsent = self._respond(connection, api, header, found)
         if unsent is not None:
             await unsent
 
@@ -341,15 +370,20 @@ class Server:
             self._close(connection, connection.reason)
         elif (error := task.exception()) is not None:
             self._lost(connection, error)
-        elif self._stopping:
-            self._close(connection)
         else:
-            if api is not None:
-                self._responded(connection, api)
-            connection.waiting_since = self._loop.time()
-            connection.stream.watch(partial(self._on_readable, connection))
-            if connection.frames.received_bytes:
-                self._loop.call_soon(self._on_readable, connection)
+            self._go_on(connection, api)
+
+    def _go_on(self, connection: Connection, api: Api | None) -> None:
+        """To the next request."""
+        if self._stopping:
+            self._close(connection)
+            return
+        if api is not None:
+            self._responded(connection, api)
+        connection.waiting_since = self._loop.time()
+        connection.stream.watch(partial(self._on_readable, connection))
+        if connection.frames.received_bytes:
+            self._loop.call_soon(self._on_readable, connection)
 
     def _abort(self, connection: Connection, reason: str) -> None:
         """Close it, whatever it is waiting for."""

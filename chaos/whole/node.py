@@ -15,12 +15,12 @@ import asyncio
 import struct
 import uuid
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterable, Iterator
 
 from chaos.disk.model import SimDisk
 from refbroker.broker import Broker
 from refbroker.config import Config
+from refbroker.log.threads import Job, Threads
 from refbroker.protocol import Api
 from refbroker.server import Server
 
@@ -37,8 +37,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._selector = self
         self._now = self._until = 0.0
         self.held = False
-        self.jobs: deque[tuple[asyncio.Future, Callable, tuple]] = deque()
-        self.results: deque[tuple[asyncio.Future, object, OSError | None]] = deque()
+        self.jobs: deque[tuple[asyncio.Future, Job]] = deque()
+        self.results: deque[tuple[asyncio.Future, OSError | None]] = deque()
         self.set_exception_handler(lambda *_: None)  # a process that was killed leaves its tasks unfinished
 
     def time(self) -> float:
@@ -59,30 +59,26 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.stop()
         return []
 
-    def run_in_executor(self, executor, func, *args) -> asyncio.Future:
-        future = self.create_future()
-        self.jobs.append((future, func, args))
-        return future
-
     def run_job(self) -> bool:
         """The oldest job is done, and the loop does not know yet; False where there is none."""
         if not self.jobs:
             return False
-        future, func, args = self.jobs.popleft()
+        future, job = self.jobs.popleft()
         try:
-            self.results.append((future, func(*args), None))
+            job()
+            self.results.append((future, None))
         except OSError as error:
-            self.results.append((future, None, error))
+            self.results.append((future, error))
         return True
 
     def _deliver(self) -> None:
-        future, value, error = self.results.popleft()
+        future, error = self.results.popleft()
         if future.done():  # whoever waited was cancelled
             return
         if error is not None:
             future.set_exception(error)
         else:
-            future.set_result(value)
+            future.set_result(None)
 
     def settle(self, seconds: float = 0.0, *, held: bool = False) -> None:
         """Run until nothing is left to do, and `seconds` are over. `held`: leave the jobs."""
@@ -102,16 +98,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """There is nobody to wake."""
 
 
-class Inline(Executor):
-    """For a clean stop, which flushes all logs at once."""
+class Held(Threads):
+    """No threads: jobs wait in the loop."""
 
-    def submit(self, fn, /, *args, **kwargs) -> Future:
-        future: Future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
+    def run(self, job: Job) -> asyncio.Future:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.jobs.append((future, job))
         return future
+
+    def map(self, function: Callable, items: Iterable) -> Iterator:
+        """For a clean stop, which flushes all logs at once."""
+        return map(function, items)
 
 
 class Stream:
@@ -167,7 +165,7 @@ class QuietServer(Server):
 
 class LabBroker(Broker):
     def __init__(self, config: Config, disk: SimDisk, clock: Callable[[], int], **options):
-        super().__init__(config, disk, clock, executor=Inline(), **options)
+        super().__init__(config, disk, clock, threads=Held(), **options)
         self.server = QuietServer(self, config)
 
 

@@ -14,10 +14,9 @@ Apache Kafka differs: of two entries for one partition in one request it drops t
 """
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
-from refbroker.apis import Disconnect, partition_for_client
+from refbroker.apis import Disconnect, Later, partition_for_client
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.protocol import INT16, INT32, INT64, RECORDS, STRING, UUID, ZERO_UUID, Api, Array, Field, Struct
 
@@ -75,7 +74,7 @@ Flush = tuple[Any, int, dict[str, Any]]  # partition, offset up to which it must
 API = Api(key=0, name="Produce", versions=(3, 13), flexible=9, request=REQUEST, response=RESPONSE)
 
 
-def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any] | None | Coroutine:
+def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any] | None | Later:
     acks = request["acks"]
     now_ms = broker.clock()
     flushes: list[Flush] = []
@@ -145,23 +144,21 @@ def _failed(index: int, error: KafkaError) -> dict[str, Any]:
     return {"index": index, "error_code": error.code, "base_offset": -1, "error_message": error.message or None}
 
 
-async def _when_durable(broker: Any, flushes: list[Flush], response: dict[str, Any]) -> dict[str, Any]:
-    """The response, once everything in it is as durable as it says. Partitions wait at the same time."""
-    first, *others = flushes
-    tasks = [asyncio.ensure_future(_durable(broker, *flush)) for flush in others]
-    await _durable(broker, *first)  # most requests name one partition, and need no other task
-    if tasks:
-        await asyncio.gather(*tasks)
-    return response
+def _when_durable(broker: Any, flushes: list[Flush], response: dict[str, Any]) -> Later:
+    """The response, once everything in it is as durable as it says. A failed flush turns success into an error (C1.13)."""
+    waits = [broker.flusher.durable(partition, flush_to) for partition, flush_to, _ in flushes]
 
+    def answer() -> dict[str, Any]:
+        for wait, (_, _, result) in zip(waits, flushes):
+            error = wait.exception()
+            if isinstance(error, KafkaError):
+                broker.metrics.error(API.name, error.code)
+                result.update(_failed(result["index"], error), log_append_time_ms=-1, log_start_offset=-1)
+            elif error is not None:
+                raise error
+        return response
 
-async def _durable(broker: Any, partition: Any, flush_to: int, result: dict[str, Any]) -> None:
-    """Wait until the append is on the disk; a failed flush turns its success into an error (C1.13)."""
-    try:
-        await broker.flusher.durable(partition, flush_to)
-    except KafkaError as error:
-        broker.metrics.error(API.name, error.code)
-        result.update(_failed(result["index"], error), log_append_time_ms=-1, log_start_offset=-1)
+    return Later(waits[0] if len(waits) == 1 else asyncio.gather(*waits, return_exceptions=True), answer)
 
 
 def _no_answer(broker: Any, responses: list[dict[str, Any]], flushes: list[Flush]) -> None:

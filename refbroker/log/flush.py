@@ -25,7 +25,6 @@ nothing unless log.flush.scheduler.interval.ms is set; a flush is believed whate
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -33,8 +32,8 @@ from typing import Protocol
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log.disk import Disk
 from refbroker.log.segment import Segment
+from refbroker.log.threads import Threads
 
-THREADS_MAX = 8  # fsyncs in flight over all partitions; a disk gains little beyond
 PERIOD_MS_MAX = 60_000  # without any flush.ms, look so often
 
 
@@ -103,13 +102,13 @@ class Flusher:
         partitions: Callable[[], Iterable[FlushTarget]] = tuple,
         clock: Callable[[], int] | None = None,
         period_ms: Callable[[], int] | None = None,
-        executor: Executor | None = None,
+        threads: Threads | None = None,
     ):
         self._partitions = partitions
         self._clock = clock
         self._period_ms = period_ms
-        self._executor = executor or ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="flush")
-        self._owns_executor = executor is None
+        self._threads = threads or Threads()
+        self._owns_threads = threads is None
         self._in_flight: dict[FlushTarget, list[int]] = {}  # and what has been asked for meanwhile: `upto`s of `request`
         self._waiting: dict[FlushTarget, list[tuple[int, asyncio.Future[None]]]] = {}  # by offset
         self._landed = asyncio.Event()  # set when a flush has come to its end
@@ -119,18 +118,14 @@ class Flusher:
         self.waits = 0
         self.flush_seconds = 0.0
 
-    async def durable(self, partition: FlushTarget, offset: int) -> None:
-        """Return when everything below `offset` is durable. Raises KafkaError when it will not be."""
+    def durable(self, partition: FlushTarget, offset: int) -> asyncio.Future[None]:
+        """Done when everything below `offset` is durable; has a KafkaError when it will not be."""
         self.waits += 1
-        while partition.recovery_point < offset:
-            if partition.offline is not None:
-                raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, partition.offline)
-            if partition.log_end_offset < offset:  # truncated away while waiting
-                raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"the log now ends at {partition.log_end_offset}")
-            landed = asyncio.get_running_loop().create_future()
+        landed = asyncio.get_running_loop().create_future()
+        if not _decide(partition, offset, landed):
             self._waiting.setdefault(partition, []).append((offset, landed))
             self.request(partition)
-            await landed
+        return landed
 
     def request(self, partition: FlushTarget, upto: int | None = None) -> None:
         """Flush in the background; an error shows in the partition going offline."""
@@ -161,8 +156,8 @@ class Flusher:
         while self._in_flight:
             self._landed.clear()
             await self._landed.wait()
-        if self._owns_executor:
-            self._executor.shutdown(wait=False)
+        if self._owns_threads:
+            self._threads.stop()
 
     # ------------------------------------------------------------ inside
 
@@ -180,8 +175,7 @@ class Flusher:
             return
         self.flushes += 1
         self._in_flight[partition] = []
-        ran = loop.run_in_executor(self._executor, job.run)
-        ran.add_done_callback(partial(self._end, partition, job, loop.time()))
+        self._threads.run(job.run).add_done_callback(partial(self._end, partition, job, loop.time()))
 
     def _end(self, partition: FlushTarget, job: FlushJob, started: float, ran: asyncio.Future[None]) -> None:
         asked_meanwhile = self._in_flight.pop(partition)
@@ -196,22 +190,16 @@ class Flusher:
         self._wake(partition, error)
 
     def _wake(self, partition: FlushTarget, error: BaseException | None = None) -> None:
-        """Whose offset is durable now, or never will be; the others wait for the next flush, which begins first."""
-        waiting = self._waiting.pop(partition, [])
-        if error is None and partition.offline is None:
-            durable, end = partition.recovery_point, partition.log_end_offset
-            undecided = [one for one in waiting if durable < one[0] <= end]
-            if undecided:
-                self._waiting[partition] = undecided
-                self.request(partition)
-                waiting = [one for one in waiting if not durable < one[0] <= end]
-        for _, landed in waiting:
-            if landed.done():  # who waited has gone
-                continue
-            if error is None:
-                landed.set_result(None)
-            else:
+        """Whose offset is durable now, or never will be; the others wait for the next flush."""
+        undecided = []
+        for offset, landed in self._waiting.pop(partition, ()):
+            if error is not None and not landed.done():
                 landed.set_exception(error)
+            elif not _decide(partition, offset, landed):
+                undecided.append((offset, landed))
+        if undecided:
+            self._waiting[partition] = undecided
+            self.request(partition)
 
     async def _watch(self) -> None:
         seen_ms = self._clock()
@@ -225,3 +213,18 @@ class Flusher:
                 due_ms = partition.flush_due_ms()
                 if due_ms is not None and (due_ms <= now_ms or went_back):
                     self.request(partition)
+
+
+def _decide(partition: FlushTarget, offset: int, landed: asyncio.Future[None]) -> bool:
+    """Tell whoever waits for `offset`, where its fate is known."""
+    if landed.done():  # who waited has gone
+        return True
+    if partition.recovery_point >= offset:
+        landed.set_result(None)
+    elif partition.offline is not None:
+        landed.set_exception(KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, partition.offline))
+    elif partition.log_end_offset < offset:  # truncated away while waiting
+        landed.set_exception(KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"the log now ends at {partition.log_end_offset}"))
+    else:
+        return False
+    return True

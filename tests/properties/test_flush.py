@@ -193,8 +193,8 @@ def test_whoever_waits_for_what_was_truncated_is_told(tmp_path):
     async def story():
         flusher = Flusher()
         lab.append(4)
-        lab.disk.hook = lambda call, path: released.wait(10) if threading.current_thread().name.startswith("flush") else None
-        waiting = asyncio.create_task(flusher.durable(lab.log, 4))
+        lab.disk.hook = lambda call, path: released.wait(10) if threading.current_thread().name.startswith("sync") else None
+        waiting = flusher.durable(lab.log, 4)
         await asyncio.sleep(0.05)
         lab.log.truncate(0)
         released.set()

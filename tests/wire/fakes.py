@@ -93,10 +93,10 @@ class FakeFlusher:
         self.waiting = []
         self.requested = []
 
-    async def durable(self, partition, offset):
+    def durable(self, partition, offset):
         future = asyncio.get_running_loop().create_future()
         self.waiting.append(future)
-        await future
+        return future
 
     def request(self, partition):
         self.requested.append(partition)
