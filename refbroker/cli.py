@@ -68,6 +68,8 @@ def cli() -> None:
 @click.option("--seed-topic", "seeds", multiple=True, metavar="NAME:PARTITIONS", help="Create it if it is not there.")
 @click.option("--accept-loss", is_flag=True, help="Cut a log that is damaged where it was durable, and say what is lost.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve Prometheus text on http://HOST:PORT/metrics.")
+@click.option("--idle-poll-us", type=click.IntRange(0, 10_000), metavar="N",
+              help="While busy, look for new requests for N us before sleeping. [default: 200; 0 with one processor]")
 def serve(**options) -> None:
     """Run the broker until SIGTERM (clean stop; a second one stops at once).
 

@@ -14,13 +14,16 @@ import os
 import resource
 import signal
 import sys
+from typing import Any
 
+from refbroker import idle_poll
 from refbroker.broker import Broker
 from refbroker.cli import USAGE, Failure, parse_address
 from refbroker.config import Config, ConfigError
 from refbroker.errors import KafkaError
 from refbroker.log.directory import StartupError
 from refbroker.log.disk import Disk, read_file
+from refbroker.log.threads import Threads
 
 PROPERTIES_BYTES_MAX = 1 << 20  # a longer server.properties is some other file
 logger = logging.getLogger("refbroker")
@@ -28,17 +31,20 @@ logger = logging.getLogger("refbroker")
 
 def run(
     *, properties: str | None, data_dir: str | None, listen: str | None, overrides: tuple[str, ...],
-    seeds: tuple[str, ...], metrics: str | None, accept_loss: bool = False,
+    seeds: tuple[str, ...], metrics: str | None, accept_loss: bool = False, idle_poll_us: int | None = None,
     disk: Disk | None = None,
 ) -> None:  # fmt: skip
-    """Until a signal. `disk`: another implementation of the seam. Raises Failure."""
+    """Until a signal. `idle_poll_us` None: what suits this machine. `disk`: another implementation of the seam. Raises
+    Failure."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     disk = disk or Disk()
     config = load_config(disk, properties, data_dir, listen, overrides)
     scrape = parse_address(metrics) if metrics else None
     topics = [parse_seed(seed) for seed in seeds]
     raise_descriptor_limit()
-    asyncio.run(_serve(config, disk, topics, scrape, accept_loss))
+    threads = Threads()
+    limit_us = idle_poll.default_limit_us() if idle_poll_us is None else idle_poll_us
+    idle_poll.run(_serve(config, disk, topics, scrape, accept_loss=accept_loss, threads=threads), limit_us, threads)
 
 
 def load_config(
@@ -79,12 +85,12 @@ def raise_descriptor_limit() -> None:
 
 
 async def _serve(
-    config: Config, disk: Disk, topics: list[tuple[str, int]], scrape: tuple[str, int] | None, accept_loss: bool
+    config: Config, disk: Disk, topics: list[tuple[str, int]], scrape: tuple[str, int] | None, **options: Any
 ) -> None:
     stop = asyncio.Event()
     _stop_on_signals(asyncio.get_running_loop(), stop)
     try:
-        broker = await Broker.start(config, disk, accept_loss=accept_loss)
+        broker = await Broker.start(config, disk, **options)
     except StartupError as error:
         raise Failure(str(error)) from error
     except ConfigError as error:

@@ -1,0 +1,94 @@
+"""When does the event loop look again instead of sleeping, and when does it stop?"""
+
+import selectors
+import socket
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from refbroker.idle_poll import IdlePollSelector, default_limit_us
+
+LIMIT_S = 0.05
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """The timeouts that the kernel is asked with."""
+    asked, straight = [], selectors.DefaultSelector.select
+
+    def select(self, timeout=None):
+        asked.append(timeout)
+        return straight(self, timeout)
+
+    monkeypatch.setattr(selectors.DefaultSelector, "select", select)
+    return asked
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def selector(pair):
+    with IdlePollSelector(LIMIT_S, SimpleNamespace(at_work=0)) as made:
+        made.register(pair[0], selectors.EVENT_READ)
+        yield made
+
+
+def served(selector, pair, looked):
+    """One byte is there at once: a short wait."""
+    pair[1].send(b"x")
+    assert [key.fileobj for key, _ in selector.select(1)] == [pair[0]]
+    pair[0].recv(1)
+    looked.clear()
+
+
+def test_after_a_short_wait_it_looks_until_the_limit_and_then_sleeps(selector, pair, looked):
+    served(selector, pair, looked)
+    began = time.perf_counter()
+    assert selector.select(0.1) == []
+    assert time.perf_counter() - began >= LIMIT_S
+    assert len(looked) > 10 and set(looked[:-1]) == {0} and looked[-1] == 0.1
+
+
+def test_after_a_long_wait_it_sleeps_at_once(selector, pair, looked):
+    served(selector, pair, looked)
+    selector.select(0.1)
+    looked.clear()
+    selector.select(0.1)
+    assert looked == [0.1]
+    served(selector, pair, looked)
+    selector.select(0.1)
+    assert len(looked) > 10
+
+
+def test_what_comes_while_it_looks_is_found_without_sleeping(selector, pair, looked):
+    served(selector, pair, looked)
+    pair[1].send(b"x")
+    assert selector.select(None) and looked == [0]
+
+
+def test_it_leaves_the_interpreter_to_threads_that_wait_for_the_disk(pair, looked):
+    with IdlePollSelector(LIMIT_S, SimpleNamespace(at_work=1)) as selector:
+        selector.register(pair[0], selectors.EVENT_READ)
+        served(selector, pair, looked)
+        selector.select(0.1)
+        assert looked == [0.1]
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_a_loop_that_has_something_to_do_soon_is_not_kept(selector, pair, looked, timeout):
+    served(selector, pair, looked)
+    selector.select(timeout)
+    assert looked == [timeout]
+
+
+def test_one_processor_is_left_to_the_client(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    assert default_limit_us() == 0
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 3})
+    assert default_limit_us() > 0
