@@ -258,8 +258,6 @@ def proxy(upstream: str, listen: str, rules: Path | None) -> None:
         where = Proxy(_address(upstream), parse_rules(rules.read_text()) if rules else [])
     except BadRule as error:
         raise click.UsageError(f"{rules}: {error}") from None
-    except BadPlan as error:
-        raise click.UsageError(f"{plan}: {error}") from None
 
     async def serve() -> None:
         host, port = await where.start(*_address(listen))
