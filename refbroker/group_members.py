@@ -185,7 +185,7 @@ class Members:
         self._count(member, 1)
 
     def _count(self, member: Member, by: int) -> None:
-        for name, _ in member.protocols:
+        for name in {name for name, _ in member.protocols}:  # a client may name one twice
             count = self._speakers.get(name, 0) + by
             if count:
                 self._speakers[name] = count

@@ -3,7 +3,8 @@
 Walks over a file, all from a position that is the start of a batch:
 
 1. `headers`: only the 61 bytes of each batch are looked at, so that a lookup costs as many reads as there are gaps of
-   more than a chunk. It trusts the bytes: it is for files that were checked or written by this process.
+   more than a chunk. It trusts the bytes: it is for files that were checked or written by this process. A transaction
+   marker is whole, as those who follow producers open it.
 2. `checked`: every byte is read, and every batch passes length, magic, size and CRC (C2.6). Recovery walks this way.
 
 `batches` is `checked` for those who read the records too. All end at `end`. Where the bytes there are no whole batch
@@ -29,12 +30,14 @@ def header_at(file: File, position: int, end: int) -> Batch:
 
 
 def headers(file: File, position: int, end: int, chunk_bytes: int = LOOKUP_CHUNK_BYTES) -> Iterator[tuple[int, Batch]]:
-    """(position, header) of each batch between two positions. The views may be shorter than the batches."""
+    """(position, header) of each batch between two positions. The views may be shorter than the batches, but for markers."""
     start, chunk = position, b""
     while position < end:
         if position + HEADER_SIZE > start + len(chunk):
             start, chunk = position, memoryview(file.pread(min(chunk_bytes, end - position), position))
         batch = _moved(chunk, position - start, position, end, header_only=True)
+        if batch.is_control and len(batch.view) < batch.size:
+            batch.view = memoryview(file.pread(min(batch.size, WALK_CHUNK_BYTES), position))
         yield position, batch
         position += batch.size
 

@@ -257,6 +257,8 @@ class Segment:
             self._load(self.time_index, log_end_offset=self.next_offset)
             if self.size - self.offset_index.last[1] > INDEX_GAP_BYTES_MAX + self.interval_bytes:
                 raise CorruptIndex(f"{self.offset_index.path}: nothing beyond position {self.offset_index.last[1]}")
+            if len(self.offset_index) and not len(self.time_index):
+                raise CorruptIndex(f"{self.time_index.path}: no entry")
             self._load_timestamps(self.offset_index.last[1])
         except (CorruptIndex, CorruptBatch):
             self.rebuild_indexes()
@@ -269,10 +271,8 @@ class Segment:
 
     def _load_timestamps(self, position: int) -> None:
         """The largest timestamp: that of the last time index entry, or of a batch at or behind `position`. At the last
-        entry of the offset index the time index was asked too: enough to append. Raises CorruptIndex, CorruptBatch."""
+        entry of the offset index the time index was asked too: enough to append. Raises CorruptBatch."""
         self._max_timestamp, self._max_timestamp_offset = self.time_index.last
-        if len(self.offset_index) and not len(self.time_index):
-            raise CorruptIndex(f"{self.time_index.path}: no entry")
         self.bytes_since_entry = self.size - self.offset_index.last[1]
         for _, batch in headers(self.file, position, self.size):
             if batch.max_timestamp > self._max_timestamp:
