@@ -93,8 +93,8 @@ def delete_records(partition, before_offset: int) -> int:
     return partition.log_start_offset
 
 
-def retain(partition, now_ms: int) -> int:
-    """Delete what retention no longer wants; returns the bytes. Raises OSError when half done."""
+def begin_retain(partition, now_ms: int) -> int:
+    """How many segments retention no longer wants; the log begins behind them, durably. Raises OSError: they stay."""
     count = retention.deletable(
         partition.segments, partition.config, now_ms, partition.high_watermark, partition.log_start_offset
     )
@@ -103,9 +103,14 @@ def retain(partition, now_ms: int) -> int:
     if count == len(partition.segments):  # also the active one: what comes next goes to a new segment
         partition.roll(now_ms)
         partition.disk.sync_dir(partition.directory)
-    gone, first = partition.segments[:count], partition.segments[count]
-    partition.log_start_offset = max(partition.log_start_offset, first.base_offset)
+    partition.log_start_offset = max(partition.log_start_offset, partition.segments[count].base_offset)
     partition.owner.persist_log_start(partition)
+    return count
+
+
+def retain(partition, count: int, now_ms: int) -> int:
+    """Delete the oldest segments; returns their bytes. Raises OSError when half done."""
+    gone, first = partition.segments[:count], partition.segments[count]
     due_ms = now_ms + partition.config.file_delete_delay_ms
     for segment in gone:
         for path in segment.rename_deleted():

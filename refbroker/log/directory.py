@@ -347,15 +347,13 @@ class LogDirectory:
     def sweep(self, now_ms: int) -> int:
         """Unlink what was deleted long enough ago; how many files and directories. A crash before may bring them
         back: the next start unlinks them (C9.5)."""
-        due = [path for due_ms, path in self._to_delete if due_ms <= now_ms]
-        self._to_delete = [entry for entry in self._to_delete if entry[0] > now_ms]
-        for path in due:
-            if not self.disk.exists(path):  # its partition was deleted meanwhile
-                continue
-            if self.disk.is_dir(path):
-                self._remove_directory(path)
-            else:
-                self.disk.unlink(path)
+        due = [entry for entry in self._to_delete if entry[0] <= now_ms]
+        for entry in due:
+            self._to_delete.remove(entry)  # whatever comes of it: the others' turn comes with the next round
+            if self.disk.is_dir(entry[1]):
+                self._remove_directory(entry[1])
+            elif self.disk.exists(entry[1]):  # else its partition was deleted meanwhile
+                self.disk.unlink(entry[1])
         return len(due)
 
     def _remove_directory(self, path: str) -> None:
@@ -372,12 +370,19 @@ class LogDirectory:
         try:
             self.begin_checkpoint()()
         except OSError as error:
-            self.fail(f"checkpoint failed: {error}")
+            self.checkpoint_failed(error)
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
+
+    def checkpoint_failed(self, error: OSError) -> None:
+        """For want of space or descriptors: what the files say holds, only more is checked after a crash."""
+        if error.errno in TRANSIENT_ERRORS:
+            logger.warning("no checkpoint: %s", error)
+        else:
+            self.fail(f"checkpoint failed: {error}")
 
     def begin_checkpoint(self) -> Callable[[], None]:
         """The values of now, and a function that writes them: on any thread. What it would write too late, because a
-        truncation or deletion has come before it, it does not write (C3.1). It raises OSError: pass that to `fail`."""
+        truncation or deletion has come before it, it does not write (C3.1). It raises OSError: see `checkpoint_failed`."""
         return self._checkpoints.begin(self.partitions)
 
     def lower_recovery_point(self, partition: Partition) -> None:

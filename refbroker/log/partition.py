@@ -397,18 +397,19 @@ class Partition:
 
     def retain(self, now_ms: int) -> int:
         """Delete the segments that retention no longer wants; returns their bytes. Raises KafkaError."""
-        return self._guard(cuts.retain, now_ms)
+        count = self._guard(cuts.begin_retain, now_ms, half_done=False)
+        return self._guard(cuts.retain, count, now_ms) if count else 0
 
     def expire_producers(self, now_ms: int) -> int:
         return self.producers.expire(now_ms)
 
-    def _guard(self, operation, argument: int) -> int:
+    def _guard(self, operation, *arguments: int, half_done: bool = True) -> int:
         if self.offline is not None:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self.offline)
         try:
-            return operation(self, argument)
+            return operation(self, *arguments)
         except OSError as error:
-            raise self._failed(error, half_done=True) from error
+            raise self._failed(error, half_done) from error
 
     # ------------------------------------------------------------ inside
 
