@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from refbroker.config import Config, LogConfig
 from refbroker.errors import ErrorCode, KafkaError
+from refbroker.log import index, partition, scan, segment, survey
 from refbroker.log.batch import parse_all
 from refbroker.log.directory import LogDirectory
 from refbroker.log.disk import Disk
@@ -26,6 +27,14 @@ from refbroker.log.segment import SUFFIXES
 
 START_MS = 1_795_446_000_000
 KEY = ("t", 0)
+
+# What only logs of many megabytes reach, or of 2^31 records: small enough for a log of a few batches.
+LIMITS = [
+    (scan.headers, "__defaults__", (64,)), (scan.checked, "__defaults__", (128,)), (scan.batches, "__defaults__", (128,)),
+    (segment, "WALK_CHUNK_BYTES", 70), (survey, "CHECK_CHUNK_BYTES", 50), (survey, "HINT_BYTES", 16), (partition, "TAIL_ENTRIES_MAX", 2),
+    (segment, "INDEX_GAP_BYTES_MAX", 200), (segment, "POSITION_MAX", 700),
+    (index, "RELATIVE_OFFSET_MAX", 9), (segment, "RELATIVE_OFFSET_MAX", 9), (survey, "RELATIVE_OFFSET_MAX", 9),
+]  # fmt: skip
 
 
 def read_region(region):
@@ -39,6 +48,7 @@ class LogMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.root = tempfile.mkdtemp(prefix="refbroker-log-")
+        self.patch = pytest.MonkeyPatch()
         self.now_ms = START_MS
         self.records = []
         self.start = 0
@@ -52,8 +62,11 @@ class LogMachine(RuleBasedStateMachine):
         segment_bytes=st.sampled_from([400, 1000, 5000]),
         interval=st.sampled_from([0, 150, 4096]),
         flush_messages=st.sampled_from([1, 3, 2**63 - 1]),
+        small=st.booleans(),
     )
-    def create(self, segment_bytes, interval, flush_messages):
+    def create(self, segment_bytes, interval, flush_messages, small):
+        for place, name, value in LIMITS if small else []:
+            self.patch.setattr(place, name, value)
         self.config = LogConfig(
             segment_bytes=segment_bytes, index_interval_bytes=interval, flush_messages=flush_messages,
             file_delete_delay_ms=1000, retention_ms=-1, segment_ms=60_000, message_timestamp_after_max_ms=2**62,
@@ -69,6 +82,7 @@ class LogMachine(RuleBasedStateMachine):
         if hasattr(self, "logs"):
             self.logs.close(clean=False)
         shutil.rmtree(self.root)
+        self.patch.undo()
 
     # ------------------------------------------------------------ rules
 
