@@ -139,16 +139,13 @@ class Group(GroupCore):
         if self.state is State.PREPARING_REBALANCE:
             self._update(member, join, reply)
             self._rebalance_or_complete()
-        elif self.state is State.COMPLETING_REBALANCE and is_same:  # it did not get the answer to its join
-            reply(self._joined(member))
-        elif self.state is State.STABLE and is_same and member.member_id != self.members.leader:
-            reply(self._joined(member))
-        elif self.state in (State.COMPLETING_REBALANCE, State.STABLE):
+        elif is_same and (self.state is State.COMPLETING_REBALANCE or member.member_id != self.members.leader):
+            reply(self._joined(member))  # it did not get the answer to its join
+            self.heard_from(member)
+        else:
             # other metadata; or the leader, which joins again when what it assigns from has changed (more partitions)
             self._update(member, join, reply)
             self._rebalance_or_complete()
-        else:
-            reply(join_response(member.member_id, ErrorCode.UNKNOWN_MEMBER_ID))
 
     def _update(self, member: Member, join: Join, reply: Reply) -> None:
         self.members.set_protocols(member, join.protocols)
@@ -309,6 +306,7 @@ class Group(GroupCore):
             reply(sync_response(ErrorCode.REBALANCE_IN_PROGRESS))
         elif self.state is State.STABLE:
             self._has_synced(member)
+            self.heard_from(member)
             reply(sync_response(ErrorCode.NONE, self.protocol_type, self.protocol, member.assignment))
         else:
             member.answer_sync(sync_response(ErrorCode.REBALANCE_IN_PROGRESS))  # overtaken
