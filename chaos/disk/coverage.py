@@ -38,7 +38,6 @@ ELSEWHERE = {
     "index._Index._read": "only where Apache Kafka left room behind an index: tests/properties/test_index.py",
     "leftovers.finish_swaps": "only where Apache Kafka's cleaner was interrupted: tests/properties/test_recovery.py",
     "leftovers._unlink_segment": "only where Apache Kafka's cleaner was interrupted: tests/properties/test_recovery.py",
-    **dict.fromkeys(("checkpoints.remove_clean_shutdown", "checkpoints.write_partition_metadata"), "the broker does not call it"),
 }
 NESTED_NAMES = ".<locals>"  # what follows is a comprehension or function inside the call site
 

@@ -148,16 +148,6 @@ def write_clean_shutdown(disk: Disk, path: str, broker_epoch: int) -> None:
     replace_file(disk, path, format_clean_shutdown(broker_epoch))
 
 
-def remove_clean_shutdown(disk: Disk, directory: str) -> bool:
-    """Whether the marker was there. It is durably gone on return: a crash from now on is an unclean stop (C3.3)."""
-    path = f"{directory}/{CLEAN_SHUTDOWN}"
-    if not disk.exists(path):
-        return False
-    disk.unlink(path)
-    disk.sync_dir(directory)
-    return True
-
-
 # ---------------------------------------------------------------- meta.properties
 
 
@@ -242,10 +232,6 @@ def parse_partition_metadata(data: bytes) -> uuid.UUID:
 def read_partition_metadata(disk: Disk, path: str) -> uuid.UUID | None:
     """None where there is no such file. Raises InvalidFile."""
     return parse_partition_metadata(_read(disk, path, SMALL_FILE_BYTES_MAX)) if disk.exists(path) else None
-
-
-def write_partition_metadata(disk: Disk, path: str, topic_id: uuid.UUID) -> None:
-    replace_file(disk, path, format_partition_metadata(topic_id))
 
 
 def _read(disk: Disk, path: str, bytes_max: int) -> bytes:

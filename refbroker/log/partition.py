@@ -408,7 +408,7 @@ class Partition:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self.offline)
         try:
             return operation(self, *arguments)
-        except OSError as error:
+        except (OSError, CorruptBatch) as error:
             raise self._failed(error, half_done) from error
 
     # ------------------------------------------------------------ inside

@@ -12,7 +12,8 @@ What it looks at:
    segment that the next one does not continue. All valid batches before it are kept (C2.4), what follows goes, later
    segments included;
 4. after a clean stop only the ends are looked at, of all segments. If they are not as the checkpoint says, the stop
-   was not clean for this partition, and everything is checked.
+   was not clean for this partition, and everything is checked;
+5. where producers or epochs must be read from what was durable, and a batch of it has decayed, everything is checked.
 
 What it decides:
 1. the log ends below the recovery point: records that were durable are gone or unreadable. `PartitionDamaged`, unless
@@ -41,6 +42,7 @@ from dataclasses import dataclass, field
 
 from refbroker.config import LogConfig
 from refbroker.log import leftovers
+from refbroker.log.batch import CorruptBatch
 from refbroker.log.checkpoints import InvalidFile
 from refbroker.log.content import Content
 from refbroker.log.cuts import keep_snapshots, remove_segments
@@ -51,7 +53,7 @@ from refbroker.log.producers import ProducerStates, list_snapshots, snapshot_nam
 from refbroker.log.replay import remember, replay
 from refbroker.log.report import PartitionDamaged, RecoveryReport
 from refbroker.log.survey import Finding, check_segment, end_of_segment, peek
-from refbroker.log.segment import Segment, file_name
+from refbroker.log.segment import Damaged, Segment, file_name
 
 
 @dataclass
@@ -74,7 +76,15 @@ class Survey:
         return self.segments[-1].next_offset if self.segments else 0
 
 
-def recover(
+def recover(disk: Disk, directory: str, **settings) -> tuple[Content, RecoveryReport]:
+    """The log, and how it was found; by the `settings` of `_recover`. Raises PartitionDamaged, OSError."""
+    try:
+        return _recover(disk, directory, **settings)
+    except (CorruptBatch, Damaged):  # in what is durable, and was read for producers or epochs only (C2.5)
+        return _recover(disk, directory, check_all=True, **settings)
+
+
+def _recover(
     disk: Disk,
     directory: str,
     *,
@@ -88,17 +98,19 @@ def recover(
     distrust: bool = False,
     lower_recovery_point: Callable[[int], None] = lambda offset: None,
     producer_expiration_ms: int = 86_400_000,
+    check_all: bool = False,
 ) -> tuple[Content, RecoveryReport]:
-    """The log, and how it was found. `lower_recovery_point` makes a lower one durable before anything that was
-    durable is cut (C3.7). `distrust`: a flush has failed before, see distrust.py. Raises PartitionDamaged,
-    OSError."""
+    """`lower_recovery_point` makes a lower one durable before anything that was durable is cut (C3.7). `distrust`: a
+    flush has failed before, see distrust.py. `check_all`: look at every batch, as if nothing were known to be durable.
+    Raises CorruptBatch, Damaged where that should be done."""
     report = RecoveryReport(directory, recovery_point=recovery_point)
     names = disk.list(directory)
     if any(name.endswith(".log.swap") for name in names):
         leftovers.finish_swaps(disk, directory, report)
         names = disk.list(directory)
     compacted = compacted or "compact" in config.cleanup_policy
-    found = _look(disk, directory, names, config, recovery_point, log_start_offset, clean, compacted, now_ms)
+    clean, look_from = clean and not check_all, 0 if check_all else recovery_point
+    found = _look(disk, directory, names, config, look_from, log_start_offset, clean, compacted, now_ms)
     if clean and (found.reason is not None or found.end_offset != recovery_point):
         clean = False
         found = _look(disk, directory, names, config, recovery_point, log_start_offset, clean, compacted, now_ms)

@@ -190,8 +190,6 @@ class Segment:
         """How long a segment waits to be rolled: counted by its records' own timestamps where they have any."""
         first = self._first_timestamp
         if first is None:
-            if not self.size:
-                return now_ms - self.created_ms
             first = self._first_timestamp = header_at(self.file, 0, self.size).max_timestamp
         return max_timestamp - first if first >= 0 else now_ms - self.created_ms
 

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from refbroker.config import Config
 from refbroker.log import checkpoints
 from refbroker.log.checkpoints import InvalidFile, MetaProperties, NewerVersion
+from refbroker.log.directory import LogDirectory
 from refbroker.log.disk import Disk, replace_file
 
 TOPIC_ID = uuid.UUID("54f13067-b517-4f57-906f-adca8b7c4cc6")
@@ -143,7 +145,7 @@ def test_files_are_written_read_and_absent(tmp_path):
     meta = MetaProperties(1, "c", "d")
     checkpoints.write_offsets(disk, f"{tmp_path}/a", {("t", 0): 5})
     checkpoints.write_meta_properties(disk, f"{tmp_path}/b", meta)
-    checkpoints.write_partition_metadata(disk, f"{tmp_path}/c", TOPIC_ID)
+    replace_file(disk, f"{tmp_path}/c", checkpoints.format_partition_metadata(TOPIC_ID))
     assert checkpoints.read_offsets(disk, f"{tmp_path}/a") == {("t", 0): 5}
     assert checkpoints.read_meta_properties(disk, f"{tmp_path}/b") == meta
     assert checkpoints.read_partition_metadata(disk, f"{tmp_path}/c") == TOPIC_ID
@@ -157,10 +159,11 @@ def test_a_file_longer_than_its_limit_is_not_read(tmp_path):
 
 
 def test_the_clean_marker_is_gone_and_its_directory_synced(tmp_path):
-    """C3.3: the removal is durable when the call returns."""
+    """C3.3: the removal is durable before anything else is done."""
 
     class Watching(Disk):
-        calls: list = []
+        def __init__(self):
+            self.calls = []
 
         def unlink(self, path):
             self.calls.append("unlink")
@@ -170,9 +173,11 @@ def test_the_clean_marker_is_gone_and_its_directory_synced(tmp_path):
             self.calls.append("sync_dir")
             super().sync_dir(path)
 
-    disk = Watching()
-    assert not checkpoints.remove_clean_shutdown(disk, str(tmp_path))
-    checkpoints.write_clean_shutdown(disk, f"{tmp_path}/{checkpoints.CLEAN_SHUTDOWN}", 3)
-    disk.calls.clear()
-    assert checkpoints.remove_clean_shutdown(disk, str(tmp_path))
-    assert disk.calls == ["unlink", "sync_dir"] and disk.list(str(tmp_path)) == []
+    for clean in (False, True):
+        disk = Watching()
+        logs = LogDirectory(disk, f"{tmp_path}/data", Config(), lambda: 0)
+        logs.open()
+        assert logs.clean_start is clean and (disk.calls[:2] == ["unlink", "sync_dir"]) is clean
+        assert checkpoints.CLEAN_SHUTDOWN not in disk.list(f"{tmp_path}/data")
+        disk.calls.clear()
+        assert logs.close()

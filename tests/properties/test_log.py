@@ -229,7 +229,7 @@ class LogMachine(RuleBasedStateMachine):
             self.logs.checkpoint()  # DeleteRecords since the last checkpoint may be undone by a crash (C3.5)
         assert self.logs.close(clean=clean) == clean
         if without_indexes:  # C2.12; of producers whose batches are deleted nothing but a snapshot knows
-            derived = (*SUFFIXES[1:], *([] if self.log.segments[0].base_offset else [".snapshot"]))
+            derived = (*SUFFIXES[1:], *([] if self.start else [".snapshot"]))
             for name in Disk().list(self.log.directory):
                 if name.endswith(derived):
                     Disk().unlink(f"{self.log.directory}/{name}")
