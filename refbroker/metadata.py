@@ -224,10 +224,6 @@ class MetadataStore:
     ) -> None:
         await self._to_its_end(self._create_partitions(name, total, assignments, validate_only))
 
-    async def set_topic_configs(self, name: str, configs: Mapping[str, str]) -> None:
-        """Replace a topic's own configs."""
-        await self._to_its_end(self._alter(Resource.TOPIC, name, lambda _: dict(configs), False))
-
     async def alter_configs(
         self, resource_type: int, name: str, change: Callable[[Configs], Configs], *, validate_only: bool = False
     ) -> None:

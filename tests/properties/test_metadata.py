@@ -36,6 +36,10 @@ def opened(disk, *overrides: str) -> Broker:
     return broker
 
 
+async def configure(store, topic, configs):
+    await store.alter_configs(Resource.TOPIC, topic, lambda _: configs)
+
+
 async def started(disk, *overrides: str) -> Broker:
     broker = opened(disk, *overrides)
     await broker.metadata.start()
@@ -82,7 +86,7 @@ async def _story(disk: SimDisk) -> None:
     await change({}, store.delete_topic("a"))
     await change({"a": (1, {})}, store.create_topic("a", 1))
     await change({"a": (3, {})}, store.create_partitions("a", 3))
-    await change({"a": (3, {"flush.messages": "7"})}, store.set_topic_configs("a", {"flush.messages": "7"}))
+    await change({"a": (3, {"flush.messages": "7"})}, configure(store, "a", {"flush.messages": "7"}))
     await change(seen(broker), store.next_producer_id())
     both = {"a": (3, {"flush.messages": "7"}), "b": (1, {}), "c": (2, {})}
     await change(both, store.create_topics([NewTopic("b", 1), NewTopic("c", 2)]))
@@ -204,7 +208,7 @@ def test_changes_and_restarts_in_any_order_follow_a_model(commands):
                 elif command == "grow":
                     await store.create_partitions(*details)
                 elif command == "configure":
-                    await store.set_topic_configs(*details)
+                    await configure(store, *details)
                 else:
                     await broker.flusher.stop()
                     if command == "restart":
@@ -368,7 +372,7 @@ def test_configs_take_effect_at_once_and_after_a_restart():
         await store.create_topic("a", 1)
         await store.create_topic("b", 1, {"retention.bytes": "5"})
         a, b = broker.logs.partitions["a", 0], broker.logs.partitions["b", 0]
-        await store.set_topic_configs("a", {"segment.bytes": "2097152"})
+        await configure(store, "a", {"segment.bytes": "2097152"})
         assert a.config.segment_bytes == 2097152
         await store.alter_configs(
             Resource.BROKER, "", lambda _: {"log.retention.bytes": "77", "log.segment.bytes": "3145728"}

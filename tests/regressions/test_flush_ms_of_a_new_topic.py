@@ -6,6 +6,7 @@ import asyncio
 from refbroker.broker import Broker
 from refbroker.config import Config
 from refbroker.log.records import Record, build
+from refbroker.metadata_records import Resource
 
 FLUSH_MS = 100
 PATIENCE_S = 10
@@ -48,7 +49,7 @@ def test_a_topic_that_gets_a_flush_ms(tmp_path):
         broker = await start(tmp_path)
         await broker.metadata.create_topic("t", 1)
         await asyncio.sleep(0.05)
-        await broker.metadata.set_topic_configs("t", {"flush.ms": str(FLUSH_MS)})
+        await broker.metadata.alter_configs(Resource.TOPIC, "t", lambda _: {"flush.ms": str(FLUSH_MS)})
         partition = broker.partition("t", 0)
         await broker.append(partition, batch())
         assert await durable_soon(partition)
