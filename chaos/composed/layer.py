@@ -4,14 +4,12 @@ Clients -> Kafka-aware proxy -> toxiproxy -> broker, whose system calls are inte
 survived is its budget: chaos/composed/plan.py. Each run makes two plans, one for each ending, from its seed.
 """
 
-import os
 import random
 import shutil
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +49,6 @@ def run(report: Report, seed: int, seconds: float, directory: Path, progress: Ca
         path = directory.parent / "plans" / f"composed-{each['ending']}.json"
         plans.save(each, path)
         Run(report, each, path, directory / each["ending"], progress, target).go()
-
-
-def _signal(group: int, number: int) -> None:
-    """To the broker, if it has not ended by itself: another fault may have struck it."""
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
 
 
 class Run:
@@ -164,7 +156,7 @@ class Run:
         elif what == "stop":
             self._start_if_ended()
             handle = self.target.pid
-            _signal(handle, signal.SIGSTOP)
+            self.target.signal(signal.SIGSTOP)
         elif what == "call":
             handle = plans.call_fault(fault)
             self.calls.append(handle)
@@ -182,7 +174,7 @@ class Run:
         if handle is None:
             return
         if fault["what"] == "stop" and self.target.pid == handle:
-            _signal(handle, signal.SIGCONT)
+            self.target.signal(signal.SIGCONT)
         elif fault["what"] == "call":
             if handle in self.interceptor.faults:
                 self.interceptor.faults.remove(handle)

@@ -4,7 +4,6 @@ For each flush policy: real clients write, read and commit without pause; the br
 seed and starts again on the same port, or is stopped for longer than a session and goes on; after the last kill everything is read back and judged (F1).
 """
 
-import os
 import random
 import shutil
 import signal
@@ -102,9 +101,9 @@ def kill_rounds(policy_name: str, seconds: float, seed: int, directory: Path, re
 def pause(target: Process, seconds: float, strikes: list[Strike]) -> None:
     """SIGSTOP, and SIGCONT after `seconds`: sessions have run out by then, and connections are still there."""
     since = time.monotonic_ns()
-    os.killpg(target.pid, signal.SIGSTOP)
+    target.signal(signal.SIGSTOP)
     time.sleep(seconds)
-    os.killpg(target.pid, signal.SIGCONT)
+    target.signal(signal.SIGCONT)
     strikes.append(Strike("SIGSTOP", since, time.monotonic_ns()))
 
 

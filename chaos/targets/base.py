@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from chaos import leftovers
@@ -165,6 +166,11 @@ class Process(Target):
         if self.process is None:
             raise TargetError(f"{self.name} does not run: nothing to kill")
         self._end(signal.SIGKILL)
+
+    def signal(self, number: int) -> None:
+        """To the broker, if it has not ended by itself: another fault may have struck it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
 
     def _end(self, how: int) -> None:
         process, self.process = self.process, None

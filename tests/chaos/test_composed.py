@@ -56,10 +56,15 @@ def test_a_verdict_names_what_struck_and_nothing_else():
 def test_a_stopped_broker_that_has_ended_meanwhile_is_not_resumed():
     """It had been stopped, and another fault ended it: the run goes on to its judges."""
     from chaos.composed import layer
+    from chaos.process import rounds
+    from chaos.targets import Process
 
     ended = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
     ended.wait()
     run, fault = layer.Run.__new__(layer.Run), {"what": "stop", "at": 0, "seconds": 1}
-    run.target, run.strikes, run._open = SimpleNamespace(pid=ended.pid), [], {id(fault): (ended.pid, 7)}
+    run.target, run.strikes, run._open = Process.__new__(Process), [], {id(fault): (ended.pid, 7)}
+    run.target.process = ended
     run._finish(fault)
     assert [strike.what for strike in run.strikes] == ["stop"]
+    rounds.pause(run.target, 0, run.strikes)
+    assert [strike.what for strike in run.strikes] == ["stop", "SIGSTOP"]
