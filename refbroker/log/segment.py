@@ -223,17 +223,18 @@ class Segment:
         self.next_offset = next_offset
 
     def adopt_entries(self, entries: IndexEntries, active: bool) -> bool:
-        """Recovery has seen every batch: the indexes become what these batches give. Whether a file was changed."""
-        changed = self._adopt(self.offset_index, entries.offsets)
+        """Recovery has seen every batch: the indexes become what these batches give. Whether a file was changed. The
+        files of the active segment may lack the latest entries."""
+        changed = self._adopt(self.offset_index, entries.offsets, entries.offsets, active)
         growing = list(entries.times)  # while it grows, its last entry may be there already, or not yet
         finished = entries.finished_times()
-        changed |= self._adopt(self.time_index, growing if active else finished, finished)
+        changed |= self._adopt(self.time_index, growing if active else finished, finished, active)
         self._max_timestamp, self._max_timestamp_offset = entries.max_timestamp, entries.max_timestamp_offset
         self.bytes_since_entry = entries.bytes_since_entry
         self._ready = self._exact = True
         return changed
 
-    def _adopt(self, index: OffsetIndex | TimeIndex, entries: list[tuple[int, int]], also_right=None) -> bool:
+    def _adopt(self, index: OffsetIndex | TimeIndex, entries: list, also_right: list, active: bool) -> bool:
         if self.disk.exists(index.path):
             try:
                 index.load()
@@ -243,6 +244,10 @@ class Segment:
                 return True
         index.close()
         if index.entries == entries or index.entries == also_right:
+            return False
+        if active and index.entries == entries[: len(index)]:
+            for entry in entries[len(index) :]:
+                index.append(*entry)
             return False
         index.rewrite(entries)
         index.close()

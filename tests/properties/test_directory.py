@@ -18,6 +18,7 @@ from refbroker.log import checkpoints, segment
 from refbroker.log.checkpoints import CLEAN_SHUTDOWN, META_PROPERTIES, RECOVERY_POINT
 from refbroker.log.directory import LogDirectory, StartupError
 from refbroker.log.disk import Disk
+from refbroker.log.index import parse_offset_index
 from refbroker.log.records import Record, build
 
 NOW_MS = 1_795_446_000_000
@@ -424,6 +425,26 @@ def test_an_index_that_cannot_be_written_fails_nothing(tmp_path, monkeypatch):
     assert logs.offline is None and logs.close()
     log = opened(tmp_path / "data").partitions[KEY]
     assert [next(log.read_batches(offset)).base_offset for offset in range(20)] == list(range(20))
+
+
+def test_index_entries_that_a_kill_took_are_found_again_in_the_log(tmp_path):
+    """C5.5. They are in memory, and reach the files when the segment is closed."""
+    logs = opened(tmp_path / "data")
+    log = logs.create(*KEY, TOPIC_ID, LogConfig(index_interval_bytes=0))
+    for offset in range(20):
+        log.append(batch(), NOW_MS + offset)
+    entries = log.active.offset_index.entries, log.active.time_index.entries
+    assert len(entries[0]) == 19 and not os.path.exists(log.active.offset_index.path)
+    logs.close(clean=False)
+    logs = LogDirectory(Disk(), str(tmp_path / "data"), Config(), lambda: NOW_MS)
+    logs.open(lambda metadata: lambda topic: LogConfig(index_interval_bytes=0))
+    log = logs.partitions[KEY]
+    assert (log.active.offset_index.entries, log.active.time_index.entries[:19]) == entries
+    log.append(batch(), NOW_MS + 20)
+    last = log.active.offset_index.entries
+    assert len(last) == 20 and logs.close()
+    with open(log.active.offset_index.path, "rb") as file:
+        assert parse_offset_index(file.read()) == last
 
 
 def test_a_disk_error_takes_the_directory_offline(tmp_path):
