@@ -32,7 +32,7 @@ KEY = ("t", 0)
 LIMITS = [
     (scan.headers, "__defaults__", (64,)), (scan.checked, "__defaults__", (128,)), (scan.batches, "__defaults__", (128,)),
     (segment, "WALK_CHUNK_BYTES", 70), (survey, "CHECK_CHUNK_BYTES", 50), (survey, "HINT_BYTES", 16), (partition, "TAIL_ENTRIES_MAX", 2),
-    (segment, "INDEX_GAP_BYTES_MAX", 200), (segment, "POSITION_MAX", 700),
+    (segment, "INDEX_GAP_BYTES_MAX", 200), (segment, "ENTRY_GROUP_BYTES", 150), (segment, "POSITION_MAX", 700),
     (index, "RELATIVE_OFFSET_MAX", 9), (segment, "RELATIVE_OFFSET_MAX", 9), (survey, "RELATIVE_OFFSET_MAX", 9),
 ]  # fmt: skip
 
