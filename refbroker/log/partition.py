@@ -137,7 +137,7 @@ class Partition:
                 self.epoch_unsaved = False
             stamp(batch, base_offset, self.leader_epoch, now_ms if log_append_time else None)
             position = self.active.append(batch.view, last_offset, timestamp)
-        except OSError as error:
+        except (OSError, CorruptBatch) as error:
             raise self._failed(error) from error
         return self._appended(batch, base_offset, last_offset + 1, position, now_ms)
 
