@@ -207,6 +207,8 @@ def test_a_session(tmp_path):
         assert await in_session(client, session, 7, forgotten=[1]) == ("NONE", 0, set())  # nothing is left of it
         assert await in_session(client, session, 8) == ("FETCH_SESSION_ID_NOT_FOUND", 0, set())
         error, session, told = await in_session(client, 0, 0, wanted(0, 9))
+        assert await in_session(client, session, 1, wanted(1, 1)) == ("NONE", session, {1})  # one more is assigned
+        assert await in_session(client, session, 2, wanted(1, 1)) == ("NONE", session, set())
         assert await in_session(client, session, -1, wanted(0, 9)) == ("NONE", 0, {0})
         assert await in_session(client, session, 1) == ("FETCH_SESSION_ID_NOT_FOUND", 0, set())
 
