@@ -3,7 +3,7 @@
 A schema is a `Struct` of `Field`s, each with the versions that have it. For each version it is compiled, when first
 used: the source of one function is written and executed, as `namedtuple` and `dataclass` do it. Its structs and arrays
 are plain statements and loops, a run of fixed-size fields is one `struct` call, and every other field is a call of its
-type's reader or writer in `primitives.py`. Produce v9 is read by (`Struct.source` gives it for any of them):
+type's reader or writer in `primitives.py`. Produce v9 is read by (`_function_source` gives it for any of them):
 
     def read(reader, position):
         buffer = reader.buffer
@@ -127,10 +127,6 @@ class Struct:
             function = _compile(kind, self, version, flexible)
             self._compiled[kind, version, flexible] = function
         return function
-
-    def source(self, kind: str, version: int, flexible: bool) -> str:
-        """What "read" or "write" of this version is compiled from."""
-        return _function_source(kind, self, version, flexible)[0]
 
     def decode(self, version: int, data: Any, position: int = 0, *, flexible: bool = False) -> dict[str, Any]:
         """The message that fills `data` from `position` to its end. Raises ProtocolError."""

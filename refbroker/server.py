@@ -115,10 +115,6 @@ class Server:
         """Of the first listener."""
         return self.addresses[self.config.listener.name]
 
-    @property
-    def port(self) -> int:
-        return self.address[1]
-
     async def start(self) -> None:
         """Listen on the configured addresses. Raises OSError whose `filename` is the listener."""
         self._loop = asyncio.get_running_loop()
