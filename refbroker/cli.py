@@ -69,7 +69,7 @@ def cli() -> None:
 @click.option("--accept-loss", is_flag=True, help="Cut a log that is damaged where it was durable, and say what is lost.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve Prometheus text on http://HOST:PORT/metrics.")
 @click.option("--idle-poll-us", type=click.IntRange(0, 10_000), metavar="N",
-              help="While busy, look for new requests for N us before sleeping. [default: 200; 0 with one processor]")
+              help="While busy, look for new requests for N us before sleeping. [default: 200; 0 with less than two processors]")
 def serve(**options) -> None:
     """Run the broker until SIGTERM (clean stop; a second one stops at once).
 

@@ -16,15 +16,23 @@ import os
 import selectors
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
+from refbroker.log.disk import Disk
 from refbroker.log.threads import Threads
 
 LIMIT_US_DEFAULT = 200
+CPU_MAX = "/sys/fs/cgroup/cpu.max"  # of a container: microseconds in each period, or "max"
+CPU_MAX_BYTES = 64
 
 
-def default_limit_us() -> int:
-    return LIMIT_US_DEFAULT if len(os.sched_getaffinity(0)) > 1 else 0
+def default_limit_us(disk: Disk) -> int:
+    processors: float = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # no control groups, or no limit
+        quota, period = map(int, disk.open(CPU_MAX, readonly=True).pread(CPU_MAX_BYTES, 0).split())
+        processors = min(processors, quota / period)
+    return LIMIT_US_DEFAULT if processors >= 2 else 0
 
 
 class IdlePollSelector(selectors.DefaultSelector):

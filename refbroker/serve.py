@@ -43,7 +43,7 @@ def run(
     topics = [parse_seed(seed) for seed in seeds]
     raise_descriptor_limit()
     threads = Threads()
-    limit_us = idle_poll.default_limit_us() if idle_poll_us is None else idle_poll_us
+    limit_us = idle_poll.default_limit_us(disk) if idle_poll_us is None else idle_poll_us
     idle_poll.run(_serve(config, disk, topics, scrape, accept_loss=accept_loss, threads=threads), limit_us, threads)
 
 

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from refbroker.idle_poll import IdlePollSelector, default_limit_us
+from refbroker import idle_poll
+from refbroker.idle_poll import IdlePollSelector
+from refbroker.log.disk import Disk
 
 LIMIT_S = 0.05
 
@@ -87,8 +89,12 @@ def test_a_loop_that_has_something_to_do_soon_is_not_kept(selector, pair, looked
     assert looked == [timeout]
 
 
-def test_one_processor_is_left_to_the_client(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
-    assert default_limit_us() == 0
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 3})
-    assert default_limit_us() > 0
+@pytest.mark.parametrize(("processors", "cpu_max", "looks"), [
+    (1, None, False), (2, None, True), (8, b"max 100000\n", True), (8, b"200000 100000\n", True), (8, b"150000 100000\n", False),
+    (1, b"200000 100000\n", False), (2, b"", True)])
+def test_with_less_than_two_processors_they_are_the_clients(monkeypatch, tmp_path, processors, cpu_max, looks):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(processors)))
+    monkeypatch.setattr(idle_poll, "CPU_MAX", f"{tmp_path}/cpu.max")
+    if cpu_max is not None:
+        (tmp_path / "cpu.max").write_bytes(cpu_max)
+    assert (idle_poll.default_limit_us(Disk()) > 0) == looks
