@@ -6,8 +6,8 @@ other members of a group) with a coroutine: only then is there a task for it. So
 no task, no future and no second turn of the loop, which is a third of the processor time of a small one.
 
 Requests of one connection are answered in their order, one at a time, as in Apache Kafka: what a client sends ahead
-waits in the kernel, and a reader that is slow blocks nobody but itself. There is never more than one request and one
-response of a connection in memory.
+waits in the kernel, and a reader that is slow blocks nobody but itself. There is never more than one request of a
+connection in memory. Small responses go out at the end of the loop's turn, those of one connection in one `send`.
 
 What costs a client its connection, and one line in the log that names the peer and the reason:
 
