@@ -16,8 +16,9 @@ What it looks at:
 5. where producers or epochs must be read from what was durable, and a batch of it has decayed, everything is checked.
 
 What it decides:
-1. the log ends below the recovery point: records that were durable are gone or unreadable. `PartitionDamaged`, unless
-   `accept_loss` (C2.5): then it is cut there, and the report says what is lost;
+1. the log ends below the recovery point, or a segment that begins below it is not part of it: records that were durable
+   are gone or unreadable. `PartitionDamaged`, unless `accept_loss` (C2.5): then it is cut there, and the report says
+   what is lost;
 2. the log ends below the log start offset: it restarts, empty, there (C2.9);
 3. else the log is what was found, and after an unclean stop gets a leader epoch higher than any before it (C2.8).
 
@@ -52,6 +53,7 @@ from refbroker.log.epochs import LEADER_EPOCH_CHECKPOINT, EpochCache
 from refbroker.log.producers import ProducerStates, list_snapshots, snapshot_name
 from refbroker.log.replay import remember, replay
 from refbroker.log.report import PartitionDamaged, RecoveryReport
+from refbroker.log.scan import header_at
 from refbroker.log.survey import Finding, check_segment, end_of_segment, peek
 from refbroker.log.segment import Damaged, Segment, file_name
 
@@ -117,9 +119,9 @@ def _recover(
     report.clean = clean
     if found.segments:
         log_start_offset = max(log_start_offset, found.segments[0].base_offset)
-    if max(found.end_offset, log_start_offset) < recovery_point:
+    if _lacks_durable(found, log_start_offset, recovery_point, compacted):
         _refuse_or_report(found, directory, recovery_point, accept_loss, report)
-        lower_recovery_point(found.end_offset)
+        lower_recovery_point(min(found.end_offset, recovery_point))
     recovery_point = min(recovery_point, found.end_offset)
 
     epochs, unsaved, leader_epoch = _epochs(disk, directory, found, clean, log_start_offset, report)
@@ -154,9 +156,7 @@ def _look(
 ) -> Survey:  # fmt: skip
     segments = []
     for base_offset in leftovers.segment_offsets(names):
-        segment = Segment(
-            disk, directory, base_offset, interval_bytes=config.index_interval_bytes, created_ms=now_ms
-        )
+        segment = Segment(disk, directory, base_offset, interval_bytes=config.index_interval_bytes, created_ms=now_ms)
         segment.size = segment.file.size
         segment.close()
         segments.append(segment)
@@ -201,9 +201,16 @@ def _look(
     return found
 
 
-def _refuse_or_report(
-    found: Survey, directory: str, recovery_point: int, accept_loss: bool, report: RecoveryReport
-) -> None:
+def _lacks_durable(found: Survey, log_start_offset: int, recovery_point: int, compacted: bool) -> bool:
+    """Is something gone that was durable? The log ends too early; or an offset that has decayed, which no CRC covers,
+    makes it begin behind all that, or hides that later segments do not belong behind it."""
+    short = max(found.end_offset, log_start_offset) < recovery_point
+    first = found.segments[0] if not compacted and found.end_offset > recovery_point > log_start_offset else None
+    beyond = first is not None and first.size > 0 and header_at(first.file, 0, first.size).base_offset >= recovery_point
+    return short or beyond or any(segment.base_offset < recovery_point for segment in found.dropped)
+
+
+def _refuse_or_report(found: Survey, directory: str, recovery_point: int, accept_loss: bool, report: RecoveryReport) -> None:
     last = found.segments[-1] if found.segments else None
     name = file_name(last.base_offset) if last else file_name(0)
     reason = found.reason or f"the log ends here, but was durable up to offset {recovery_point}"
@@ -282,9 +289,7 @@ def _drop(disk: Disk, directory: str, names: list[str], found: Survey, report: R
         disk.sync_dir(directory)
 
 
-def _restart_empty(
-    disk: Disk, directory: str, found: Survey, start: int, config: LogConfig, now_ms: int, report: RecoveryReport
-) -> None:
+def _restart_empty(disk: Disk, directory: str, found: Survey, start: int, config: LogConfig, now_ms: int, report: RecoveryReport) -> None:
     """The log goes on, empty, at its start (C2.9). Also the first segment of a partition that was being created."""
     if found.segments:
         report.add(
@@ -293,9 +298,7 @@ def _restart_empty(
         )  # fmt: skip
         remove_segments(disk, directory, found.segments)
     keep_snapshots(disk, directory, set())
-    segment = Segment.create(
-        disk, directory, start, interval_bytes=config.index_interval_bytes, created_ms=now_ms
-    )
+    segment = Segment.create(disk, directory, start, interval_bytes=config.index_interval_bytes, created_ms=now_ms)
     disk.sync_dir(directory)
     found.segments, found.checked, found.finding, found.reason = [segment], {}, None, None
 

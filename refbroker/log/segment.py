@@ -295,6 +295,8 @@ class Segment:
         entries = IndexEntries(self.interval_bytes, self.base_offset)
         try:
             for position, batch in headers(self.file, 0, self.size, WALK_CHUNK_BYTES):
+                if not self.base_offset <= batch.base_offset <= batch.last_offset < self.next_offset:
+                    raise CorruptBatch(position, f"offsets {batch.base_offset} to {batch.last_offset}")
                 entries.add(position, batch)
         except CorruptBatch as error:
             raise Damaged(self.path, error) from None
