@@ -1,13 +1,14 @@
 """What exactly happened in this one failing run, and can it be had again? A plan: JSON that anybody can edit and replay.
 
     {"format": 1, "statement": "C1.3", "policy": "P3", "seed": 1,
-     "setup": [operations], "operations": [operations],
+     "constants": {"log.scan.CHECK_CHUNK_BYTES": 200}, "setup": [operations], "operations": [operations],
      "crash": {"fault": "F2", "disk": "posix", "after_events": 41,
                "deviations": {"12:/data/a-0/00000000000000000000.log": {"#38": "torn at 12", "size": "latest"}}},
      "inside_recovery": [[7, [["entries", "#3", "undone"]]]],
      "digest": "...", "problems": [...]}
 
-An operation is what `chaos/disk/driver.py` performs: {"op": "append", "records": 2}. `after_events` counts lines of the write list;
+`constants` of the broker are as in `chaos/disk/small.py`; absent where they are the usual ones. An operation is what
+`chaos/disk/driver.py` performs: {"op": "append", "records": 2}. `after_events` counts lines of the write list;
 `deviations` says, for each file with unsynced effects ("inode:path", or "entries"), which of them did not come out as the page cache had
 it, with the labels of `chaos/disk/parts.py`; for a killed process ("F1") {"process": {"torn": n}} cuts its last append to n bytes. A
 plan is replayed bit for bit: time, ids and garbage are functions of the plan. `digest` is that of the crashed image.
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from chaos.checks import deletion, survival
 from chaos.checks.crash import Image, Problem, Recovered
-from chaos.disk import live, story, workloads
+from chaos.disk import live, small, story, workloads
 from chaos.disk.driver import POLICIES, Driver, quietly
 from chaos.disk.lab import Failure, cache_images, debts, durable_end
 from chaos.disk.model import SimDisk
@@ -73,6 +74,7 @@ def plan_of(failure: Failure, seed: int = 0) -> dict:
     start = workloads.STARTS[failure.start] if isinstance(failure.start, str) else failure.start
     return complete({
         "format": FORMAT, **({"mutant": name} if (name := planted_here()) else {}), "statement": failure.problem.statement, "policy": failure.policy, "seed": seed,
+        **({"constants": dict(failure.constants)} if failure.constants != small.USUAL else {}),
         "setup": workloads.operations(start), "operations": workloads.operations(failure.word),
         "crash": {"fault": failure.fault, "disk": failure.disk, "after_events": failure.at, "deviations": failure.labels},
         "inside_recovery": [[at, [list(label) for label in labels]] for at, labels in failure.nested],
@@ -87,7 +89,11 @@ def complete(plan: dict) -> dict:
 
 def replay(plan: dict) -> Replay:
     """Follow a plan. Raises BadPlan."""
-    with quietly():
+    try:
+        constants = small.checked(plan.get("constants", small.USUAL))
+    except ValueError as error:
+        raise BadPlan(str(error)) from error
+    with quietly(), small.applied(constants):
         return _replay(plan)
 
 

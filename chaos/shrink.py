@@ -2,13 +2,15 @@
 
 1. Operations are taken away, first the whole setup, then one by one, as long as some crash inside the last that is left still
    breaks the same statement. Every crash state of the shorter workload is tried, so the crash need not be the one that was found.
-2. Of all crashes of the shortest workload the one on the strongest disk is kept, and of those the one with the fewest deviating effects.
-3. Deviations are taken back one by one, as long as the statement still breaks.
+2. The broker's constants become the usual ones, all at once or one by one, as long as that is so.
+3. Of all crashes of the shortest workload the one on the strongest disk is kept, and of those the one with the fewest deviating effects.
+4. Deviations are taken back one by one, as long as the statement still breaks.
 """
 
 from chaos.disk.driver import POLICIES, quietly
 from chaos.disk.lab import Failure, Lab, Limits
 from chaos.disk.profiles import PROFILES
+from chaos.disk.small import USUAL
 from chaos.plan import BadPlan, complete, plan_of, replay
 
 ATTEMPTS_MAX = 60  # explorations of a candidate
@@ -19,6 +21,7 @@ def shrink(plan: dict) -> dict:
     """The smallest plan that breaks the same statement."""
     with quietly():
         plan = _fewer_operations(plan)
+        plan = _fewer_constants(plan)
         plan = _fewer_deviations(plan)
     return complete(plan)
 
@@ -38,7 +41,7 @@ def _fewer_operations(plan: dict) -> dict:
 
 def _breaks(plan: dict, operations: list[dict]) -> dict | None:
     """The best failure of the plan's statement among all crashes inside the last of these operations."""
-    lab = Lab(POLICIES[plan["policy"]], plan["seed"], Limits(nested_every=0, keep_all=True))
+    lab = Lab(POLICIES[plan["policy"]], plan["seed"], Limits(nested_every=0, keep_all=True), plan.get("constants", USUAL))
     try:
         lab.explore(tuple(operations[-1:]), tuple(operations[:-1]))
     except Exception:  # without what was taken away the others make no sense
@@ -46,6 +49,17 @@ def _breaks(plan: dict, operations: list[dict]) -> dict | None:
     failures = [failure for failure in lab.tally.failures
                 if failure.problem.statement == plan["statement"] and failure.fault == plan["crash"]["fault"]]
     return plan_of(min(failures, key=_size), plan["seed"]) if failures else None
+
+
+def _fewer_constants(plan: dict) -> dict:
+    operations = [*plan["setup"], *plan["operations"]]
+    every = list(plan.get("constants", USUAL))
+    for names in (every, *([name] for name in every)):
+        constants = plan.get("constants", USUAL)
+        if names[0] in constants and constants != USUAL:
+            left = {name: value for name, value in constants.items() if name not in names} | USUAL
+            plan = _breaks({**plan, "constants": left}, operations) or plan
+    return plan
 
 
 def _size(failure: Failure) -> tuple:

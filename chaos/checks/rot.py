@@ -25,6 +25,8 @@ def check_served(logs, entry: PartitionLedger, end: int, kind: str) -> list[Prob
     if log.offline is not None:
         loud = kind in ("log", "partition.metadata") or kind.endswith("-offset-checkpoint")  # refusing is always allowed for these
         return [] if loud else [Problem(statement, entry.key, 0, f"offline for a decayed {kind}: {log.offline}")]
+    if log.log_end_offset > end:
+        return [Problem(statement, entry.key, end, f"ends at {log.log_end_offset} instead of {end}: what was there is hidden")]
     report = logs.reports.get(entry.key)
     if log.log_end_offset < end and not (report is not None and report.lost):
         return [Problem("C2.5", entry.key, log.log_end_offset, f"ends at {log.log_end_offset} instead of {end}, and no report says why")]

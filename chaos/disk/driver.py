@@ -22,7 +22,6 @@ from chaos.disk.ledger import Append, Cut, Ledger, PartitionLedger, Policy
 from chaos.disk.model import SimDisk
 from refbroker.config import Config
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.log import segment
 from refbroker.log.directory import LogDirectory
 
 ROOT = "/data"
@@ -69,7 +68,6 @@ class Driver:
     """A log directory under one policy. `disk` may hold an earlier image; a new one gets topic a with two partitions."""
 
     def __init__(self, policy: Policy, disk: SimDisk | None = None, ledger: Ledger | None = None):
-        segment.ENTRY_GROUP_BYTES = 0  # in logs as short as these no entry would reach its file before the segment is rolled
         self.policy = policy
         self.config = config_of(policy)
         self.disk = disk or SimDisk({ROOT: None})

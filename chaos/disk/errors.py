@@ -3,7 +3,8 @@
 `sweep` takes a workload that makes every kind of call, and lets the n-th call of a kind fail, n = 1, 2, 3 ... until a run ends in
 which nothing was struck; once with an error that passes and once with one that lasts until it is healed. After the
 run the clients try again, then
-the process is killed, then the power goes: each is judged. `decay` flips bits in the files that a stopped broker left.
+the process is killed, then the power goes: each is judged. `decay` flips bits in the files that a stopped broker left. All of it with
+the usual constants of the broker, and then with small ones (chaos/disk/small.py), under which a start does not look at all that it has.
 """
 
 import time
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from chaos.checks import errors, lookups, rot, survival
 from chaos.checks.crash import ROOT, Problem, checkpoint_in, segments_in
 from chaos.checks.history.case import Finding
+from chaos.disk import small
+from chaos.disk.bytes import batch
 from chaos.disk.driver import POLICIES, Driver, config_of, quietly
 from chaos.disk.faults import CALLS, LOW_BYTES, Fault, Injector, kind_of, rot_places
 from chaos.disk.faults import rot as flip
@@ -21,6 +24,7 @@ from chaos.disk.model import SimDisk
 from chaos.disk.profiles import WEAKEST, Platters
 from chaos.disk.recovering import Recoverer, observe
 from chaos.disk.workloads import operations
+from refbroker.errors import KafkaError
 from refbroker.log.directory import LogDirectory, StartupError
 
 WORKLOAD = ("append", "idempotent", "fill", "idempotent", "append", "flush", "checkpoint", "both", "truncate", "create", "roll",
@@ -48,9 +52,13 @@ class SweepOutcome:
 
 def sweep(until: float, progress: Callable[[str], None] = lambda text: None,
           kinds: tuple[str, ...] = tuple(CALLS)) -> list[SweepOutcome]:
-    """All kinds under P0 and P3, as long as there is time."""
+    """All kinds under P0 and P3, as long as there is time; decay first, which takes a second."""
     with quietly():
-        return _sweep(until, progress, kinds)
+        outcomes = [decay(policy, until, constants) for policy in ("P3", "P0") for constants in (small.USUAL, small.SMALL)]
+        for constants in (small.USUAL, small.SMALL):
+            with small.applied(constants):
+                outcomes += _sweep(until, progress, kinds)
+        return outcomes
 
 
 def _sweep(until: float, progress: Callable[[str], None], kinds: tuple[str, ...]) -> list[SweepOutcome]:
@@ -66,8 +74,6 @@ def _sweep(until: float, progress: Callable[[str], None], kinds: tuple[str, ...]
                     if not strike(outcome, Fault(kind, nth, lasting)):
                         break
             progress(f"{kind} under {policy}: {outcome.runs} runs, {outcome.struck} struck, {len(outcome.findings)} broken")
-    for policy in ("P3", "P0"):
-        outcomes.append(decay(policy, until))
     return outcomes
 
 
@@ -147,9 +153,15 @@ def _once(problems: list[Problem]) -> list[Problem]:
     return list({(problem.statement, problem.text): problem for problem in problems}.values())
 
 
-def decay(policy: str, until: float = float("inf")) -> SweepOutcome:
+def decay(policy: str, until: float = float("inf"), constants: small.Constants = small.USUAL) -> SweepOutcome:
     """One bit flipped in one file of a stopped broker, for every kind of file and field."""
     outcome = SweepOutcome(policy, "F5", "rot", rot.STATEMENTS)
+    with small.applied(constants):
+        _decay(outcome, policy, until)
+    return outcome
+
+
+def _decay(outcome: SweepOutcome, policy: str, until: float) -> None:
     for clean in (True, False):
         driver = Driver(POLICIES[policy])
         driver.start()
@@ -162,12 +174,11 @@ def decay(policy: str, until: float = float("inf")) -> SweepOutcome:
         for path, data in sorted(image.items()):
             for position, bit in rot_places(data, kind_of(path)) if data else ():
                 if time.monotonic() > until:
-                    return outcome
+                    return
                 outcome.runs += 1
                 decayed = {**image, path: flip(data, position, bit)}
                 where = f"bit {bit} of byte {position} of {path}, {'clean' if clean else 'unclean'} start"
                 _judge_decay(outcome, driver, decayed, path, ends, where)
-    return outcome
 
 
 def _judge_decay(outcome: SweepOutcome, driver: Driver, image: dict, path: str, ends: dict, where: str) -> None:
@@ -189,16 +200,31 @@ def _judge_decay(outcome: SweepOutcome, driver: Driver, image: dict, path: str, 
                 outcome.findings.append(Finding(problem.statement, "broken", *problem.key, problem.offset, f"{where}: {problem.text}"))
             log = logs.partitions.get(entry.key)
             if kind == "log" and log is not None and log.offline is None and not logs.clean_start:
-                outcome.findings += _unchecked(entry.key, observe(entry.key, log, logs, disk.view()), image, where)
+                outcome.findings += _unchecked(entry.key, observe(entry.key, log, logs, disk.view()), image, path, where)
+            if log is not None and log.offline is None:
+                outcome.findings += _goes_on(entry.key, log, driver.now_ms, where)
             if kind in LOW_BYTES and log is not None and log.offline is None:
                 for problem in lookups.answers(log, observe(entry.key, log, logs, disk.view())):
                     outcome.findings.append(Finding(problem.statement, "broken", *problem.key, problem.offset, f"{where}: {problem.text}"))
 
 
-def _unchecked(key, log, image: dict, where: str) -> list[Finding]:
+def _goes_on(key, log, now_ms: int, where: str) -> list[Finding]:
+    """Whatever has decayed, what is asked of the log next is done or refused (C2.5)."""
+    for ask in (lambda: log.append(bytearray(batch([b"next"], now_ms)), now_ms), lambda: log.retain(now_ms), lambda: log.roll(now_ms)):
+        try:
+            ask()
+        except KafkaError:
+            break
+        except Exception as error:
+            return [Finding("C2.5", "broken", *key, log.log_end_offset, f"{where}: {type(error).__name__}: {error}")]
+    return []
+
+
+def _unchecked(key, log, image: dict, path: str, where: str) -> list[Finding]:
     """After an unclean stop every batch from the segment of the recovery point on was looked at, also what no CRC covers (C2.6)."""
     point = checkpoint_in(image, "recovery-point-offset-checkpoint").get(key, 0)
     begin = max((base for base, _ in segments_in(image, f"{ROOT}/{key[0]}-{key[1]}") if base <= point), default=0)
-    if log.run.reason is None or log.run.end_offset < begin:
+    decayed = int(path.rpartition("/")[2].partition(".")[0])  # the segment
+    if log.run.reason is None or decayed < begin:
         return []
     return [Finding("C2.6", "broken", *key, log.run.end_offset, f"{where}: it was started, and {log.run.reason}")]

@@ -13,6 +13,7 @@ from chaos.checks import deletion, survival
 from chaos.checks.crash import Key, Problem, Recovered, RecoveredPartition
 from chaos.contract import Verdict
 from chaos.disk.ledger import Ledger, Owed
+from chaos.disk.small import USUAL, Constants
 from chaos.disk.spaces import State
 
 ALWAYS_JUDGED = ("C2.1", "C2.2", "C2.3", "C2.4", "C2.6", "C2.8", "C2.9", "C2.10", "C2.11", "C2.12", "C3.1", "C3.3", "C3.4", "C3.5",
@@ -34,6 +35,7 @@ class Failure:
     deviations: int
     nested: tuple = ()
     evidence: tuple[str, ...] = ()  # the unsynced bytes and entries that did not come out
+    constants: Constants = field(default_factory=lambda: USUAL)  # of the broker
 
     @property
     def signature(self) -> tuple:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chaos.checks.crash import ROOT, Image, Problem, checkpoint_in, longest_run, segments_in
-from chaos.disk import live, workloads
+from chaos.disk import live, small, workloads
 from chaos.disk.coverage import facts
 from chaos.disk.driver import POLICIES, Driver, config_of
 from chaos.disk.faults import kind_of
@@ -50,16 +50,16 @@ class Limits:
     share: float = 1.0
 
 
-_RECOVERERS: dict[bool, Recoverer] = {}
+_RECOVERERS: dict[tuple, Recoverer] = {}
 _INSIDE: dict[tuple, Inside] = {}
 
 
-def recoverer_for(policy: Policy) -> Recoverer:
+def recoverer_for(policy: Policy, constants: small.Constants = small.USUAL) -> Recoverer:
     """Of the policy, recovery only sees whether the high watermark follows the durable end (flush.messages=1): the other policies
     share what is remembered."""
     if policy.messages != 1:
         policy = POLICIES["P0"]
-    return _RECOVERERS.setdefault(policy.messages == 1, Recoverer(config_of(policy)))
+    return _RECOVERERS.setdefault((policy.messages == 1, *sorted(constants.items())), Recoverer(config_of(policy)))
 
 
 def forget() -> None:
@@ -69,14 +69,16 @@ def forget() -> None:
 
 
 class Lab:
-    """Explores workloads under one policy. `seed` decides what is tried beyond the bounds."""
+    """Explores workloads under one policy, of a broker with these `constants` (chaos/disk/small.py). `seed` decides what is tried beyond
+    the bounds."""
 
-    def __init__(self, policy: Policy, seed: int = 0, limits: Limits | None = None):
+    def __init__(self, policy: Policy, seed: int = 0, limits: Limits | None = None, constants: small.Constants = small.USUAL):
         self.policy = policy
+        self.constants = constants
         self.limits = limits or Limits()
         self.seed = seed
         self.tally = Tally()
-        self.recoverer = recoverer_for(policy)
+        self.recoverer = recoverer_for(policy, constants)
         self.inside = _INSIDE.setdefault((self.recoverer, seed, self.limits.nested_every), Inside(self.recoverer, seed, self.limits.nested_every))
         self._signatures: set[tuple] = set()
 
@@ -86,6 +88,10 @@ class Lab:
 
     def play(self, word: tuple, start: str | tuple) -> tuple[Driver | None, int]:
         """Run the operations; the driver, and when the last one began. None where the word makes no sense."""
+        with small.applied(self.constants):
+            return self._play(word, start)
+
+    def _play(self, word: tuple, start: str | tuple) -> tuple[Driver | None, int]:
         driver = Driver(self.policy)
         driver.start()
         before = workloads.STARTS[start] if isinstance(start, str) else start
@@ -106,7 +112,7 @@ class Lab:
         self._signatures.add(kind)
         labels, evidence = evidence_of(state)
         self.tally.failures.append(Failure(problem, fault, self.policy.name, disk, start, word, at, labels,
-                                           sum(map(len, labels.values())), nested, evidence))
+                                           sum(map(len, labels.values())), nested, evidence, self.constants))
 
 
 @dataclass
@@ -119,7 +125,14 @@ class _Play:
 
 
 def explore(labs: list[Lab], word: tuple, start: str | tuple = "fresh") -> list[Lab]:
-    """`Lab.explore` of the same word for several labs with the same seed and limits; those under whose policies it makes sense."""
+    """`Lab.explore` of the same word for several labs with the same seed, limits and constants; those under whose policies it makes sense."""
+    if not labs:
+        return []
+    with small.applied(labs[0].constants):
+        return _explore(labs, word, start)
+
+
+def _explore(labs: list[Lab], word: tuple, start: str | tuple) -> list[Lab]:
     plays = [_Play(lab, driver, begin) for lab in labs for driver, begin in [lab.play(word, start)] if driver is not None]
     alike: dict[tuple, list[_Play]] = {}
     for play in plays:

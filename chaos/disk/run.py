@@ -151,7 +151,8 @@ def plan_tasks(seed: int, depth: int | None, bound: int = BOUND, nested_every: i
 
 def perform(task: Task) -> dict[str, Tally]:
     """One task, in whatever process; a tally for each policy. What recoveries made for one task serves the next (chaos/disk/lab.py)."""
-    labs = [Lab(policy, task.seed, Limits(task.bound, task.nested_every)) for policy in POLICIES.values()]
+    limits, constants = Limits(task.bound, task.nested_every), workloads.constants_of(task.start)
+    labs = [Lab(policy, task.seed, limits, constants) for policy in POLICIES.values()]
     with _ONE_AT_A_TIME, quietly(), sharing_work():
         if not task.letters:
             explore(labs, (), task.start)

@@ -11,6 +11,7 @@ def tell(result) -> str:
     """The story of a `chaos.plan.Replay`, as plain text."""
     plan, crash = result.plan, result.plan["crash"]
     lines = [f"{plan['statement']} under {plan['policy']}, {crash['fault']} on disk {crash['disk']}, after event {crash['after_events']}", ""]
+    lines += ["Constants of the broker", *_constants(plan["constants"]), ""] if plan.get("constants") else []
     lines += ["What the client did, and was told", *_operations(result), ""]
     lines += ["What the broker made of it: the write list (* unsynced at the crash)", *_events(result), ""]
     lines += ["What the crash made of it", *_deviations(crash), ""]
@@ -24,6 +25,10 @@ def tell(result) -> str:
 def _where(problem) -> str:
     topic, number = problem.key
     return f" {topic}-{number} at {problem.offset}" if topic else ""
+
+
+def _constants(constants: dict[str, int]) -> list[str]:
+    return [f"  {name} = {value}" for name, value in constants.items()]
 
 
 def _operations(result) -> list[str]:

@@ -7,10 +7,15 @@ is cut off with everything below it: what it would show, a shorter one shows.
 A starting point is what happened before, on the same disk: nothing (`fresh`); a log of several segments with an unclean
 start behind it, part of it durable (`used`); producers, a log start inside a batch and a second topic (`busy`); a log that was cut below a
 producer snapshot (`cut`); a topic that was made again, and an unclean stop behind a new segment (`killed`).
+
+Behind a comma, `small` says that the broker's constants are small (chaos/disk/small.py), so that the same operations lead to other
+code; `long, small` has a producer at the end of a log that is longer than the broker looks back.
 """
 
 from collections.abc import Iterator
 from itertools import product
+
+from chaos.disk.small import SMALL, USUAL, Constants
 
 ALPHABET: dict[str, dict] = {
     "append": {"op": "append"},
@@ -39,13 +44,22 @@ ALPHABET: dict[str, dict] = {
     "recreate": {"op": "recreate"},
 }
 
-STARTS: dict[str, tuple[str, ...]] = {
+_WITH_SMALL = ", small"
+_STARTS: dict[str, tuple] = {
     "fresh": (),
     "used": ("fill", "append", "flush", "append", "kill", "append", "roll", "append", "background", "append"),
     "busy": ("idempotent", "roll", "idempotent", "pair", "delete-records", "create", "checkpoint", "idempotent"),
     "cut": ("idempotent", "idempotent", "roll", "append", "flush", "checkpoint", "truncate-more"),
     "killed": ("create", "recreate", "idempotent", "flush", "roll", "append", "checkpoint", "kill"),
 }
+_LONG = (*({"op": "append", "bytes": 190},) * 14, "flush", "checkpoint", "idempotent", "idempotent", "roll", "append")
+STARTS: dict[str, tuple] = {
+    **_STARTS, **{name + _WITH_SMALL: word for name, word in _STARTS.items()}, "long" + _WITH_SMALL: _LONG}
+
+
+def constants_of(start: str) -> Constants:
+    """Those of the broker, behind this starting point."""
+    return SMALL if start.endswith(_WITH_SMALL) else USUAL
 
 
 def operations(word: tuple | list) -> list[dict]:

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from chaos.disk import small
 from chaos.disk.driver import POLICIES, Driver, quietly
 from chaos.disk.lab import cache_images
 from chaos.disk.ledger import Append
@@ -76,7 +77,7 @@ def _operations(replay, at: int) -> list[Operation]:
     plan = replay.plan
     driver = Driver(POLICIES[plan["policy"]])
     known: set[int] = set()
-    with quietly():
+    with quietly(), small.applied(plan.get("constants", small.USUAL)):
         driver.start()
         found = [Operation("start", True, 0, driver.at)]
         for place, operation in enumerate([*plan["setup"], *plan["operations"]]):

@@ -51,6 +51,8 @@ def _head(replay) -> Iterator[str]:
     fault = {"F1": "process killed", "F2": "power lost"}.get(crash["fault"], crash["fault"])
     yield facts([("policy", plan["policy"]), ("fault", f"{crash['fault']} {fault}"), ("disk", crash["disk"]), ("crash after event", crash["after_events"]),
                  ("operations", len(plan["setup"]) + len(plan["operations"])), ("seed", str(plan["seed"])), ("as written in the plan", "yes" if replay.as_written else "no")])
+    if plan.get("constants"):
+        yield facts([("broker with", ", ".join(f"{name} = {value}" for name, value in plan["constants"].items()))])
     if crash["disk"] in BY_NAME:
         yield f"<p class=soft><small>{escape(crash['disk'])}: {escape(BY_NAME[crash['disk']].stands_for)}</small></p>"
 

@@ -22,13 +22,13 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, product
 from pathlib import Path
 from typing import NamedTuple
 
 from chaos import plan
-from chaos.disk import errors, workloads
+from chaos.disk import errors, small, workloads
 from chaos.disk.driver import POLICIES
 from chaos.disk.faults import CALLS, Fault
 from chaos.disk.lab import Failure, Lab, Limits
@@ -78,11 +78,25 @@ def _in_turn(*sources: Iterator) -> Iterator:
 
 
 def _letters(seed: int, limits: Limits) -> Iterator[tuple[str, Found]]:
-    labs = {name: Lab(POLICIES[name], seed, limits) for name in POLICY_ORDER}
+    lab_for = _labs(seed, limits)
     chosen = list(product(((), *workloads.words(1)), workloads.STARTS, POLICY_ORDER))
     random.Random(seed).shuffle(chosen)
     for word, start, name in chosen:
-        yield _explore(labs[name], word, start)
+        yield _explore(lab_for(name, start), word, start)
+
+
+def _labs(seed: int, limits: Limits) -> Callable[[str, str], Lab]:
+    """The lab for a policy and a start: one for all starts with the same constants."""
+    labs: dict[tuple, Lab] = {}
+
+    def lab_for(name: str, start: str) -> Lab:
+        constants = workloads.constants_of(start)
+        key = name, *constants
+        if key not in labs:
+            labs[key] = Lab(POLICIES[name], seed, limits, constants)
+        return labs[key]
+
+    return lab_for
 
 
 def _pairs(seed: int) -> Iterator[tuple[str, Found]]:
@@ -95,16 +109,17 @@ def _pairs(seed: int) -> Iterator[tuple[str, Found]]:
 
 def _walks(seed: int) -> Iterator[tuple[str, Found]]:
     rng = random.Random(seed)
-    labs = {name: Lab(POLICIES[name], seed, LATER) for name in POLICY_ORDER}
+    lab_for = _labs(seed, LATER)
     letters, starts = list(workloads.ALPHABET), list(workloads.STARTS)
     while True:
         name, start = rng.choice(POLICY_ORDER), rng.choice(starts)
+        lab = lab_for(name, start)
         word: tuple[str, ...] = ()
         for _ in range(rng.choice(WALK_LENGTHS)):  # letters that make no sense where they come are left out
             letter = rng.choice(letters)
-            if labs[name].play((*word, letter), start)[0] is not None:
+            if lab.play((*word, letter), start)[0] is not None:
                 word = (*word, letter)
-        yield _explore(labs[name], word, start)
+        yield _explore(lab, word, start)
 
 
 def _explore(lab: Lab, word: tuple[str, ...], start: str) -> tuple[str, Found]:
@@ -119,9 +134,9 @@ def _explore(lab: Lab, word: tuple[str, ...], start: str) -> tuple[str, Found]:
 
 
 def _errors(seed: int) -> Iterator[tuple[str, Found]]:
-    for policy in ("P3", "P0"):
+    for policy, constants in product(("P3", "P0"), (small.USUAL, small.SMALL)):
         try:
-            yield f"{policy} decay", _findings(errors.decay(policy))
+            yield f"{policy} decay", _findings(errors.decay(policy, constants=constants))
         except Exception as error:
             yield f"{policy} decay", [Broken(EXCEPTION, f"{type(error).__name__}: {error}")]
     chosen = list(product(CALLS, ("P3", "P0")))
@@ -138,7 +153,8 @@ def _errors(seed: int) -> Iterator[tuple[str, Found]]:
 
 def _struck(outcome: errors.SweepOutcome, fault: Fault) -> bool:
     try:
-        return errors.strike(outcome, fault)
+        with small.applied(small.USUAL):
+            return errors.strike(outcome, fault)
     except Exception as error:
         outcome.findings.append(errors.Finding(EXCEPTION, "broken", "", -1, -1, f"{fault}: {type(error).__name__}: {error}"))
         return True

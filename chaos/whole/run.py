@@ -7,7 +7,8 @@ A word is a list of letters of `clients.py`. `explore` plays it once under one p
    ones between them; of the weakest disk, and of another one that the seed chooses.
 3. The broker that still runs is asked the same as those that start on what a crash left.
 
-`SCENARIOS` come first, under every policy, whatever the time; then words that the seed makes up. A state costs a start of the broker and
+`SCENARIOS` come first, under every policy, whatever the time, those at the end of a broker with small constants (chaos/disk/small.py);
+then words that the seed makes up, every second one of such a broker. A state costs a start of the broker and
 some dozens of requests, so that they are chosen, not exhausted: `chaos/disk/run.py` does that, for the log below.
 """
 
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from chaos.checks.history.case import Finding
+from chaos.disk import small
 from chaos.disk.driver import POLICIES, ROOT, quietly
 from chaos.disk.lab import cache_images
 from chaos.disk.ledger import Policy
@@ -51,20 +53,33 @@ SCENARIOS = tuple(tuple(text.split()) for text in (
     "idempotent poll commit restart retry poll commit",
     "produce wait produce poll commit wait",
 ))
+SMALL_SCENARIOS = tuple(tuple(text.split()) for text in (
+    "create produce both poll commit recreate delete poll commit",
+    "wrap idempotent kill wrap retry",
+    "crowd crowd crowd crowd crowd crowd crowd idempotent restart retry",
+))
+BEGIN_WITH = (*((word, small.USUAL) for word in SCENARIOS), *((word, small.SMALL) for word in SMALL_SCENARIOS))
 
 
 class WholeTask(NamedTuple):
-    """One word under every policy: a scenario, or the number of one that the seed makes up."""
+    """One word under every policy: a scenario, or the number of one that the seed makes up. The number also says whether the broker's
+    constants are small."""
 
     number: int
     seed: int
 
     @property
     def word(self) -> tuple[str, ...]:
-        if self.number < len(SCENARIOS):
-            return SCENARIOS[self.number]
+        if self.number < len(BEGIN_WITH):
+            return BEGIN_WITH[self.number][0]
         rng = random.Random(f"whole {self.seed} {self.number}")
         return tuple(rng.choice(LETTERS) for _ in range(rng.choice(RANDOM_LENGTHS)))
+
+    @property
+    def constants(self) -> small.Constants:
+        if self.number < len(BEGIN_WITH):
+            return BEGIN_WITH[self.number][1]
+        return small.SMALL if self.number % 2 else small.USUAL
 
 
 @dataclass
@@ -104,17 +119,18 @@ class WholeFailure(NamedTuple):
     word: tuple[str, ...]
     at: int
     deviations: tuple[str, ...]
+    constants: small.Constants
 
     def text(self) -> str:
         where = f"crash after {self.at} events, disk {self.disk}" if self.fault != "F0" else "no crash"
         deviating = f": {', '.join(self.deviations)}" if self.deviations else ""
-        return f"{self.finding.evidence}; clients: {' '.join(self.word)}; {where}{deviating}"
+        return f"{self.finding.evidence}; clients: {' '.join(self.word)}{'' if self.constants == small.USUAL else ', small constants'}; {where}{deviating}"
 
 
 def run(mapping: Callable, to, seed: int, until: float, progress: Callable[[str], None] = lambda text: None) -> dict[str, WholeTally]:
     """The scenarios, then words of the seed until `until`; all into the report `to`. `mapping` is `Pool.map` of chaos/disk/run.py."""
     tallies = {name: WholeTally() for name in POLICIES}
-    for numbers, limit in ((range(len(SCENARIOS)), None), (range(len(SCENARIOS), WORDS_MAX), until)):
+    for numbers, limit in ((range(len(BEGIN_WITH)), None), (range(len(BEGIN_WITH), WORDS_MAX), until)):
         for by_policy in mapping([WholeTask(number, seed) for number in numbers], limit, perform):
             for name, tally in by_policy.items():
                 tallies[name].add(tally)
@@ -128,16 +144,22 @@ def run(mapping: Callable, to, seed: int, until: float, progress: Callable[[str]
 def perform(task: WholeTask) -> dict[str, WholeTally]:
     """A tally for each policy. Letters that make no sense where they come are left out of words that were made up."""
     with quietly():
-        return {name: explore(policy, task.word, task.seed) for name, policy in POLICIES.items()}
+        return {name: explore(policy, task.word, task.seed, constants=task.constants) for name, policy in POLICIES.items()}
 
 
-def explore(policy: Policy, word: tuple[str, ...], seed: int, chosen: int = 1, faults: tuple[str, ...] = ("F1", "F2")) -> WholeTally:
-    """Every moment of a word; `chosen`: a factor for the number of states at each."""
+def explore(policy: Policy, word: tuple[str, ...], seed: int, chosen: int = 1, faults: tuple[str, ...] = ("F1", "F2"),
+            constants: small.Constants = small.USUAL) -> WholeTally:
+    """Every moment of a word, of a broker with these constants; `chosen`: a factor for the number of states at each."""
+    with small.applied(constants):
+        return _explore(policy, word, seed, chosen, faults, constants)
+
+
+def _explore(policy: Policy, word: tuple[str, ...], seed: int, chosen: int, faults: tuple[str, ...], constants: small.Constants) -> WholeTally:
     tally = WholeTally(words=1)
     rng = random.Random(f"whole {seed} {policy.name} {word}")
     session = Session(policy)
     word = tuple(letter for letter in word if session.play((letter,)) is not None)
-    explorer = _Explorer(session, word, tally, rng, chosen)
+    explorer = _Explorer(session, word, tally, rng, chosen, constants)
     for statement, text in session.complaints:
         explorer.note(Finding(statement, "answered wrongly", "", -1, -1, text), "F0", "any", session.at, ())
     explorer.take(judge_live(session), "F0", "any", session.at, ())
@@ -153,8 +175,8 @@ def explore(policy: Policy, word: tuple[str, ...], seed: int, chosen: int = 1, f
 class _Explorer:
     """One session that has ended, and all that is tried of it."""
 
-    def __init__(self, session: Session, word: tuple[str, ...], tally: WholeTally, rng: random.Random, chosen: int):
-        self.session, self.word, self.tally, self.rng, self.chosen = session, word, tally, rng, chosen
+    def __init__(self, session: Session, word: tuple[str, ...], tally: WholeTally, rng: random.Random, chosen: int, constants: small.Constants):
+        self.session, self.word, self.tally, self.rng, self.chosen, self.constants = session, word, tally, rng, chosen, constants
         self._seen: set[tuple[int, int, int]] = set()
 
     def kills(self) -> None:
@@ -214,7 +236,7 @@ class _Explorer:
     def note(self, finding: Finding, fault: str, disk: str, at: int, deviations: tuple[str, ...]) -> None:
         """The first of its kind in this word; the others would say the same."""
         if not any((each.finding.statement, each.fault) == (finding.statement, fault) for each in self.tally.failures):
-            self.tally.failures.append(WholeFailure(finding, self.session.policy.name, fault, disk, self.word, at, deviations))
+            self.tally.failures.append(WholeFailure(finding, self.session.policy.name, fault, disk, self.word, at, deviations, self.constants))
 
 
 def _deviations(state: State) -> tuple[str, ...]:
@@ -237,7 +259,7 @@ def shrink(failure: WholeFailure, seed: int) -> WholeFailure:
 
 def _same(failure: WholeFailure, word: tuple[str, ...], seed: int) -> WholeFailure | None:
     with quietly():
-        found = explore(POLICIES[failure.policy], word, seed, 3, (failure.fault,)).failures
+        found = explore(POLICIES[failure.policy], word, seed, 3, (failure.fault,), failure.constants).failures
     return next((each for each in found if (each.finding.statement, each.fault) == (failure.finding.statement, failure.fault)), None)
 
 

@@ -18,7 +18,8 @@ from chaos.mutants import catalogue, trees
 
 TASKS = [Task(start, prefix, letters, 1, 20, 16) for start, prefix, letters in (
     ("fresh", (), ()), ("fresh", (), ("append", "fill")), ("fresh", ("append",), ("roll", "kill")), ("fresh", ("append",), ("restart", "append")),
-    ("fresh", ("idempotent",), ("retry", "append")))]
+    ("fresh", ("idempotent",), ("retry", "append")),
+    ("used, small", (), ("gzip", "kill")))]
 
 
 def total(workers: str) -> dict[str, Tally]:

@@ -8,7 +8,7 @@ import pytest
 from chaos import contract
 from chaos.checks import vacuity
 from chaos.cli import main
-from chaos.disk import coverage, errors, lab, speed
+from chaos.disk import coverage, errors, lab, small, speed
 from chaos.disk.driver import POLICIES, quietly
 from chaos.disk.lab import Lab, Limits
 from chaos.disk.model import SimDisk, SimFile
@@ -26,7 +26,7 @@ def forget(monkeypatch):
     """What a planted bug made of a recovery is not to be remembered."""
     monkeypatch.setattr(lab, "_RECOVERERS", {})
     monkeypatch.setattr(lab, "_INSIDE", {})
-    with quietly():
+    with quietly(), small.applied(small.USUAL):
         yield
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from chaos.checks.crash import longest_run, segments_in
-from chaos.disk import workloads
+from chaos.disk import small, workloads
 from chaos.disk.driver import DAY_MS, POLICIES, PRODUCER_ID, ROOT, Driver, config_of, quietly
 from chaos.disk.ledger import Append, Cut, Ledger, PartitionLedger
 from chaos.disk.model import SimDisk, SimFile
@@ -69,6 +69,12 @@ class Model:
             return 0
         base, data, _ = self.batches[count - 1]
         return base + int.from_bytes(data[COUNT_AT:COUNT_AT + 4], "big")
+
+
+@pytest.fixture(autouse=True)
+def usual_constants():
+    with small.applied(small.USUAL):
+        yield
 
 
 class LogWithCrashes(RuleBasedStateMachine):

@@ -17,6 +17,7 @@ PLANTED_MIN, HARMLESS_MIN = 60, 10
 CLASSES = {
     "fsync", "directory-fsync", "order-of-syncs", "recovery-point", "clean-marker", "checkpoints", "torn-tails", "holes", "truncation",
     "offset-reuse", "epochs", "indexes", "producers", "retention", "group-offsets", "errors", "visibility",
+    "limits",
 }  # fmt: skip
 KNOWN = {
     "CRC check off in recovery", "fsync a no-op", "recovery keeps a torn tail", "duplicate detection off", "group offsets not flushed", "high watermark ahead of the end",
