@@ -84,7 +84,7 @@ ELSEWHERE: dict[str, str] = {
         "fetch_sessions.SESSION_ID_MAX", "group_records.VALUE_VERSION_MAX", "primitives.VARINT_SHIFT_MAX", "schema.VERSION_MAX",
         "apis.k00_produce.ZSTD_VERSION_MIN"), _FORMAT),
     **dict.fromkeys((
-        "streams.BACKLOG_MIN", "streams.ACCEPTS_PER_WAKEUP", "server.SWEEPS_PER_IDLE_TIME", "frames.LINES_PER_SECOND", "tls.REGION_BYTES",
+        "streams.BACKLOG_MIN", "streams.ACCEPTS_PER_WAKEUP", "idle_poll.CPU_MAX_BYTES", "server.SWEEPS_PER_IDLE_TIME", "frames.LINES_PER_SECOND", "tls.REGION_BYTES",
         "log.threads.THREADS_MAX", "metrics.STATM_BYTES_MAX"), _SOCKETS),
     **dict.fromkeys(("primitives.UUIDS_CACHED", "dump.ZEROS_CHUNK_BYTES", "group_log.RECORD_OVERHEAD_BYTES"), _COST),
     "log.producers.BATCHES_KEPT": _OWED,
