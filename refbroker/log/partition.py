@@ -27,12 +27,12 @@ import errno
 import uuid
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from refbroker.config import LogConfig
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.log import cuts, times
-from refbroker.log.batch import Batch, CorruptBatch, stamp, validate_produce
+from refbroker.log import appends, cuts, times
+from refbroker.log.batch import Batch, CorruptBatch, stamp
 from refbroker.log.content import Appended, Content, FetchSlice, Owner
 from refbroker.log.disk import Disk, TornAppend
 from refbroker.log.flush import FlushJob
@@ -86,10 +86,10 @@ class Partition:
 
     def set_config(self, config: LogConfig) -> None:
         self.config = config
-        self._log_append_time = config.message_timestamp_type == "LogAppendTime"
+        self.log_append_time = config.message_timestamp_type == "LogAppendTime"
         jitter_ms = config.segment_jitter_ms  # the same at every start, different from partition to partition
         spread = zlib.crc32(f"{self.topic}-{self.number}".encode()) % (jitter_ms + 1) if jitter_ms else 0
-        self._roll_ms = config.segment_ms - min(spread, config.segment_ms)
+        self.roll_ms = config.segment_ms - min(spread, config.segment_ms)
         self._visible_when_durable = config.flush_messages == 1
         for segment in self.segments:
             segment.interval_bytes = config.index_interval_bytes
@@ -112,44 +112,45 @@ class Partition:
 
     def append(self, records: bytearray | memoryview, now_ms: int, *, zstd: bool = True) -> Appended:
         """Put one batch at the end of the log. It is stamped in place. Raises KafkaError; then nothing was appended."""
+        (result,) = appends.append_all(self, [records], now_ms, zstd=zstd)
+        if isinstance(result, KafkaError):
+            raise result
+        return result
+
+    def append_all(self, group: Sequence[bytearray | memoryview], now_ms: int) -> list[appends.Result]:
+        """Put one batch after the other at the end of the log, with as few writes as can be."""
+        return appends.append_all(self, group, now_ms)
+
+    def append_run(self, batches: Sequence[Batch], now_ms: int) -> list[Appended]:
+        """Put accepted batches at the end of the log by one write. Raises KafkaError; then none of them was appended."""
         if self.offline is not None:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self.offline)
-        config = self.config
-        log_append_time = self._log_append_time
-        (batch,) = validate_produce(
-            records, config.max_message_bytes, now_ms=now_ms, log_append_time=log_append_time, zstd=zstd,
-            before_max_ms=config.message_timestamp_before_max_ms, after_max_ms=config.message_timestamp_after_max_ms,
-        )  # fmt: skip
-        if batch.size > config.segment_bytes:
-            raise KafkaError(
-                ErrorCode.RECORD_LIST_TOO_LARGE, f"batch of {batch.size} bytes, segment.bytes is {config.segment_bytes}"
-            )
-        if batch.producer_id >= 0 and self.producers.check(batch) is not None:
-            return self._repeat(batch)
-        base_offset = self.log_end_offset
-        last_offset = base_offset + batch.last_offset_delta
-        timestamp = now_ms if log_append_time else batch.max_timestamp
+        end = self.log_end_offset
         try:
-            if self.active.should_roll(batch.size, timestamp, last_offset, now_ms, config, self._roll_ms):
+            if appends.must_roll(self, batches[0], end, now_ms):
                 self._roll(now_ms)
             if self.epoch_unsaved:
                 self.epochs.save(self.disk)
                 self.epoch_unsaved = False
-            stamp(batch, base_offset, self.leader_epoch, now_ms if log_append_time else None)
-            position = self.active.append(batch.view, last_offset, timestamp)
+            for batch in batches:
+                stamp(batch, end, self.leader_epoch, now_ms if self.log_append_time else None)
+                end = batch.next_offset
+            position = self.active.append(batches)
         except (OSError, CorruptBatch) as error:
             raise self._failed(error) from error
-        return self._appended(batch, base_offset, last_offset + 1, position, now_ms)
+        return self._appended(batches, end, position, now_ms)
 
-    def _appended(self, batch: Batch, base_offset: int, end: int, position: int, now_ms: int) -> Appended:
-        """The batch is in the log: everything that follows from it."""
-        self.producers.update(batch)
+    def _appended(self, batches: Sequence[Batch], end: int, position: int, now_ms: int) -> list[Appended]:
+        """The batches are in the log: everything that follows from it."""
+        tail = self._tail
+        for batch in batches:
+            self.producers.update(batch)
+            if len(tail) >= TAIL_ENTRIES_MAX:
+                tail.clear()
+            tail[batch.base_offset] = position
+            position += batch.size
         self.log_end_offset = end
         self.sealed = False
-        tail = self._tail
-        if len(tail) >= TAIL_ENTRIES_MAX:
-            tail.clear()
-        tail[base_offset] = position
         if self._unflushed_since is None:
             self._unflushed_since = now_ms
         if not self._visible_when_durable:
@@ -157,19 +158,15 @@ class Partition:
             self._high_base, self._high_position = self.active.base_offset, self.active.size
             if self.waiters:
                 self._wake()
-        return Appended(
-            base_offset, end - 1, now_ms if self._log_append_time else -1, self.log_start_offset, False,
-            end if end - self.recovery_point >= self.config.flush_messages else None,
-        )  # fmt: skip
+        time_ms, start = now_ms if self.log_append_time else -1, self.log_start_offset
+        return [
+            Appended(batch.base_offset, batch.last_offset, time_ms, start, False, self.flush_to(batch.next_offset))
+            for batch in batches
+        ]
 
-    def _repeat(self, batch: Batch) -> Appended:
-        """The answer to a retry is that of the original (C6.4), and waits for the same flush."""
-        known = self.producers.find_duplicate(batch)
-        end = known.last_offset + 1
-        return Appended(
-            known.base_offset, known.last_offset, known.timestamp if self._log_append_time else -1,
-            self.log_start_offset, True, end if end - self.recovery_point >= self.config.flush_messages else None,
-        )  # fmt: skip
+    def flush_to(self, end: int) -> int | None:
+        """What a batch that ends there must wait for before it is answered."""
+        return end if end - self.recovery_point >= self.config.flush_messages else None
 
     def roll(self, now_ms: int) -> bool:
         """Begin a new segment now; False where the active one is empty. Raises KafkaError."""

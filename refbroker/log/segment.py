@@ -18,13 +18,13 @@ Apache Kafka differs: it believes an index whose last entry looks sane, and keep
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from refbroker.config import LogConfig
 from refbroker.log.batch import Batch, CorruptBatch
-from refbroker.log.disk import Buffer, Disk, File, TornAppend
+from refbroker.log.disk import Disk, File, TornAppend
 from refbroker.log.index import RELATIVE_OFFSET_MAX, CorruptIndex, OffsetIndex, TimeIndex
 from refbroker.log.scan import WALK_CHUNK_BYTES, header_at, headers
 
@@ -138,22 +138,24 @@ class Segment:
 
     # ------------------------------------------------------------ append
 
-    def append(self, records: Buffer, last_offset: int, max_timestamp: int) -> int:
-        """Write batches that end at `last_offset`; returns their position. OSError: nothing changed, unless it is a
-        TornAppend."""
+    def append(self, batches: Sequence[Batch]) -> int:
+        """Write batches, which have their offsets; returns the position of the first. OSError: nothing changed, unless it
+        is a TornAppend."""
         if not self._ready:
             self.make_ready()
-        position = self.file.append((records,))
-        size = len(records)
-        if max_timestamp > self._max_timestamp:
-            self._max_timestamp, self._max_timestamp_offset = max_timestamp, last_offset
-        if self.bytes_since_entry > self.interval_bytes and position:
-            self._add_entries(last_offset, position)
-            self.bytes_since_entry = 0
-        self.bytes_since_entry += size
-        self.size = position + size
+        position = first = self.file.append([batch.view for batch in batches])
+        for batch in batches:
+            size, last_offset, max_timestamp = batch.size, batch.last_offset, batch.max_timestamp
+            if max_timestamp > self._max_timestamp:
+                self._max_timestamp, self._max_timestamp_offset = max_timestamp, last_offset
+            if self.bytes_since_entry > self.interval_bytes and position:
+                self._add_entries(last_offset, position)
+                self.bytes_since_entry = 0
+            self.bytes_since_entry += size
+            position += size
+        self.size = position
         self.next_offset = last_offset + 1
-        return position
+        return first
 
     def _add_entries(self, last_offset: int, position: int) -> None:
         self.time_index.append(self._max_timestamp, self._max_timestamp_offset)
@@ -171,20 +173,22 @@ class Segment:
             raise OSError(error.errno, error.strerror, error.filename) from error
 
     def should_roll(
-        self, size: int, max_timestamp: int, last_offset: int, now_ms: int, config: LogConfig, roll_ms: int
-    ) -> bool:
-        """Must `size` more bytes, up to `last_offset`, go to a new segment? By bytes, time, full index, offset
-        overflow."""
-        if not self.size:
-            return last_offset - self.base_offset > RELATIVE_OFFSET_MAX
-        if self.size > config.segment_bytes - size or self.size > POSITION_MAX - size:
+        self, size: int, max_timestamp: int, last_offset: int, now_ms: int, config: LogConfig, roll_ms: int,
+        behind: int, batches: int,
+    ) -> bool:  # fmt: skip
+        """Must `size` more bytes, up to `last_offset`, `behind` so many bytes of so many batches that are to be written
+        here, go to a new segment? By bytes, time, full index, offset overflow."""
+        if not self.size:  # the first batch of a segment is written alone: the age of the others counts from it
+            return batches > 0 or last_offset - self.base_offset > RELATIVE_OFFSET_MAX
+        filled = self.size + behind
+        if filled > config.segment_bytes - size or filled > POSITION_MAX - size:
             return True
         if last_offset - self.base_offset > RELATIVE_OFFSET_MAX:
             return True
         if self.age_ms(max_timestamp, now_ms) > roll_ms:
             return True
         index_bytes = config.segment_index_bytes
-        return self.offset_index.is_full(index_bytes) or self.time_index.is_full(index_bytes)
+        return self.offset_index.is_full(index_bytes, batches) or self.time_index.is_full(index_bytes, batches)
 
     def age_ms(self, max_timestamp: int, now_ms: int) -> int:
         """How long a segment waits to be rolled: counted by its records' own timestamps where they have any."""
