@@ -247,6 +247,9 @@ class LogMachine(RuleBasedStateMachine):
             self.log = self.logs.partitions[KEY]
             assert self.files() == before or clean  # C2.10; after a clean stop the first start had recovered nothing
         self.forget_deleted()  # segments wholly below the log start go at a start
+        first = self.log.segments[0].base_offset  # of batches that are deleted, a start knows each producer's last one
+        for producer, (epoch, sent) in self.producers.items():
+            self.producers[producer] = epoch, [one for one in sent[:-1] if one[2] >= first] + sent[-1:]
 
     def files(self):
         disk = Disk()
