@@ -1,13 +1,16 @@
 """Do the APIs for topics and cluster answer as Apache Kafka does, in every version? (Real clients: `tests/clients`.)"""
 
+import errno
 import uuid
 
 import pytest
 from admin import (
     CLUSTER,
     DELETE,
+    LOG_DIRS,
     METADATA,
     PARTITIONS,
+    SERVED,
     TOPIC_PARTITIONS,
     call,
     codes,
@@ -338,5 +341,34 @@ def test_create_partitions(version):
         )["results"]
         assert codes(rows) == ["INVALID_REQUEST"]
         assert broker.metadata.topics["a"].partitions == 5
+
+    with_broker(test)
+
+
+# ---------------------------------------------------------------- DeleteRecords, DescribeLogDirs, in trouble
+
+
+def test_records_of_a_topic_of_kafkas_own_are_not_deleted():
+    async def test(broker) -> None:
+        api = SERVED[21].api
+        await broker.metadata.auto_create("__consumer_offsets")
+        topic = {"name": "__consumer_offsets", "partitions": [{"partition_index": 0, "offset": 0}]}
+        (found,) = (await call(broker, api, 2, {"topics": [topic], "timeout_ms": 1}))["topics"]
+        assert (codes(found["partitions"]), found["partitions"][0]["low_watermark"]) == (["INVALID_TOPIC_EXCEPTION"], -1)
+
+    with_broker(test)
+
+
+def test_a_directory_whose_file_system_does_not_answer(monkeypatch):
+    async def test(broker) -> None:
+        await broker.metadata.create_topic("a", 1)
+
+        def gone(path):
+            raise OSError(errno.EIO, "told so")
+
+        monkeypatch.setattr(broker.disk, "space", gone, raising=False)
+        for version in range(LOG_DIRS.versions[0], LOG_DIRS.versions[1] + 1):
+            (found,) = (await call(broker, LOG_DIRS, version, {"topics": None}))["results"]
+            assert (codes([found]), found["topics"]) == (["KAFKA_STORAGE_ERROR"], [])
 
     with_broker(test)
