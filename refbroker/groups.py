@@ -253,8 +253,6 @@ class GroupCoordinator:
             return error.code
         if member is not None:
             group.heard_from(member)
-        if not commits:
-            return ErrorCode.NONE
         records = [(offset_key(group_id, c.topic, c.partition), offset_value(c.committed)) for c in commits]
         error = await self._log.write(group_id, records)
         return ErrorCode.INVALID_COMMIT_OFFSET_SIZE if error is ErrorCode.MESSAGE_TOO_LARGE else error

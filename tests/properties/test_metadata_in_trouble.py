@@ -104,7 +104,7 @@ def test_what_kafka_writes_and_we_do_not_serve_is_read_over(tmp_path):
         entries = [encode(CONFIG, fields) for fields in configs]
         await broker.append(partition, build([Record(index, 0, None, value) for index, value in enumerate(entries)]))
         leader = build([Record(partition.log_end_offset, 0, b"\0\0\0\2", b"\0\0")], base_offset=partition.log_end_offset, control=True)
-        partition.active.append(leader, partition.log_end_offset, 0)
+        partition.active.append([parse(leader)])
         partition.log_end_offset += 1
 
     start(tmp_path, story)

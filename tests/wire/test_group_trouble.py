@@ -11,6 +11,7 @@ from refbroker import group_log, groups
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.group_log import TOPIC, partition_for
 from refbroker.group_records import Committed, offset_key, offset_value
+from refbroker.log.batch import parse
 from refbroker.log.disk import Disk
 from refbroker.log.records import CONTROL_ABORT, CONTROL_COMMIT, Record, build
 
@@ -93,7 +94,7 @@ def test_transactions_and_nonsense_of_other_brokers(tmp_path, caplog, monkeypatc
             partition = partition_of(broker)
             for data in written:
                 struct.pack_into(">q", data, 0, partition.log_end_offset)
-                partition.active.append(data, partition.log_end_offset, 0)
+                partition.active.append([parse(data)])
                 partition.log_end_offset += 1
             partition.high_watermark = partition.log_end_offset
         async with started(tmp_path) as broker:
