@@ -5,7 +5,8 @@ every policy. Tasks do not
 depend on each other and take their randomness from the seed and the word, so they may be spread over processes (`workers="4"`) or
 over a Dask cluster (`workers="dask://host:port"`), and give the same findings anywhere.
 
-1. First come, to be finished in any case: the starts themselves, and every word of length <= 2 from the `fresh` start.
+1. First come, to be finished in any case: the starts themselves, those of a broker with small constants among them (chaos/disk/small.py),
+   every word of length <= 2 from the `fresh` start, and every letter from the `fresh, small` one.
 2. Then, if a depth was asked for, every word up to it from the `fresh` start.
 3. Then, as long as there is time: words up to the depth (3, if none was asked for) from all starts, in an order that the seed shuffles: the
    short ones first, where a start counts as a letter.
@@ -44,7 +45,7 @@ PLANS_MAX = 10  # failures that are shrunk and written out
 BOUND = 200  # states tried at one crash point under one profile
 NESTED_EVERY = 64  # of how many states one is crashed into while it recovers
 DASK_TASKS_MIN = 64  # handed to a cluster at a time: workers may join while it runs
-ALWAYS_LENGTH = 2  # of the words that are tried from a fresh start whatever the time
+ALWAYS_LENGTHS = {"fresh": 2, "fresh, small": 1}  # of the words that are tried from a start whatever the time
 USUAL_DEPTH = 3
 WORDS_SHARE = 0.7  # of the time; half of the rest is for whole brokers, half for calls that fail
 REST_SECONDS_MAX = 120  # which do not need more, where a depth was asked for
@@ -141,7 +142,7 @@ def plan_tasks(seed: int, depth: int | None, bound: int = BOUND, nested_every: i
     stages: list[list[Task]] = [[Task(start, (), (), seed, bound, nested_every) for start in workloads.STARTS], [], []]
     for start in workloads.STARTS:
         for length in range(depth or USUAL_DEPTH):
-            always, asked = start == "fresh" and length < ALWAYS_LENGTH, start == "fresh" and depth is not None
+            always, asked = length < ALWAYS_LENGTHS.get(start, 0), start == "fresh" and depth is not None
             stages[0 if always else 1 if asked else 2] += [Task(start, prefix, group, seed, bound, nested_every)
                                                            for prefix in workloads.words(length) for group in groups]
     rng = random.Random(seed)
