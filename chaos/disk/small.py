@@ -46,6 +46,7 @@ TABLE = (
     Small("log.index.RELATIVE_OFFSET_MAX", 4, "a segment that is rolled because its index could not express the next offset"),
     Small("log.segment.ENTRY_GROUP_BYTES", 150, "index entries that are in memory only, two or three of them, and go to their files together"),
     Small("log.partition.TAIL_ENTRIES_MAX", 2, "positions of the latest batches are forgotten, and looked up"),
+    Small("log.appends.RUN_BATCHES_MAX", 2, "batches that come together, and are more than one write takes"),
     Small("log.replay.REMEMBER_BYTES_MAX", 2400, "a look back from a snapshot that ends inside a segment; it is more than five batches of a "
           "producer are spread over in any word that is tried, since what lies further back is forgotten"),
     Small("metadata.PRODUCER_ID_BLOCK", 2, "producer ids run out, and the next block is reserved in the metadata log"),
