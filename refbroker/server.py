@@ -17,7 +17,7 @@ What costs a client its connection, and one line in the log that names the peer 
 3. a frame, or the reading of a response, that takes longer than connections.max.idle.ms; no request for so long;
 4. more connections than max.connections, or than max.connections.per.ip from one address;
 5. more bytes of unfinished requests than queued.max.request.bytes (in all: the largest goes first);
-6. an error of ours in a handler: the log has the traceback.
+6. an error of ours in a handler, of those that were handled together all: the log has the traceback.
 
 An announced size costs nothing: a large frame's buffer is anonymous memory that exists as it is filled.
 
@@ -36,9 +36,10 @@ from typing import Any
 from refbroker import apis, tls
 from refbroker.apis.k18_api_versions import API as API_VERSIONS
 from refbroker.apis.k18_api_versions import unsupported_version
+from refbroker.connections import Connection, Request
 from refbroker.fetch_sessions import FetchSessions
 from refbroker.frames import FrameBudget, FramePool, FrameReader, LogLimit, Refused
-from refbroker.protocol import Api, ProtocolError, RequestHeader, read_request_header
+from refbroker.protocol import Api, ProtocolError, read_request_header
 from refbroker.streams import Acceptor, PlainStream
 
 REQUESTS_PER_WAKEUP = 4  # of one connection, sent ahead; then the others
@@ -49,38 +50,6 @@ GONE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, TimeoutEr
 TOLD = (ProtocolError, Refused, apis.Disconnect, OSError)  # errors of the peer or of the world: one line, no traceback
 
 logger = logging.getLogger(__name__)
-
-
-class Connection:
-    """One client: its stream, what has come of its next request, and since when it has kept us waiting (None: we are
-    at work). `task` is there while a request, or the rest of a response, waits for something."""
-
-    __slots__ = (
-        "stream", "held", "host", "peer", "listener", "frames", "task", "waiting_since", "started", "reason", "closed", "__weakref__",
-    )  # fmt: skip
-
-    def __init__(self, stream: Any, host: str, port: int, listener: str, now: float, frames: FrameReader):
-        self.stream = stream
-        self.held: list[bytes] = []  # responses that go out at the end of the loop's turn
-        self.host = host
-        self.listener = listener
-        self.peer = f"{host}:{port}"
-        self.frames = frames
-        self.task: asyncio.Future | None = None
-        self.waiting_since: float | None = now
-        self.started = now  # to receive the current request
-        self.reason = ""
-        self.closed = False
-
-    @property
-    def reading(self) -> bool:
-        """Is its request still incomplete?"""
-        return self.task is None
-
-    @property
-    def received(self) -> int:
-        """Bytes of its request so far."""
-        return self.frames.received_bytes
 
 
 class Server:
@@ -100,7 +69,8 @@ class Server:
         self._idle_s = config.connections_max_idle_ms / 1000
         self._stopping = False
         self._holding: list[Connection] = []  # that hold responses
-        self._sending = False  # a call of `_send_all` is under way
+        self._together: list[Request] = []  # that are handled at the end of the turn
+        self._ending = False  # a call of `_end_turn` is under way
         self._turn: Any = ()
         self._acceptors: list[Acceptor] = []
         self._tls = {
@@ -117,8 +87,7 @@ class Server:
 
     async def start(self) -> None:
         """Listen on the configured addresses. Raises OSError whose `filename` is the listener."""
-        self._loop = asyncio.get_running_loop()
-        self._turn = getattr(self._loop, "_ready", ())  # what asyncio has still to call in this turn
+        self._begin(asyncio.get_running_loop())
         for listener, _, _ in self.config.client_listeners:
             try:
                 acceptor = Acceptor(
@@ -130,6 +99,10 @@ class Server:
             self._acceptors.append(acceptor)
             self.addresses[listener.name] = acceptor.address
         self._sweeper = self._loop.create_task(self._sweep())
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._turn = getattr(loop, "_ready", ())  # what asyncio has still to call in this turn
 
     async def stop(self) -> None:
         """Stop accepting, let requests in hand finish (for STOP_GRACE_S), close every connection."""
@@ -195,7 +168,7 @@ class Server:
         """Serve what has come, as far as it goes without waiting."""
         if connection.task is not None:  # at work: what else comes waits in the kernel
             connection.stream.unwatch()
-        elif not connection.closed:
+        elif not connection.closed and not connection.in_turn:
             try:
                 for _ in range(REQUESTS_PER_WAKEUP):
                     if not self._serve_request(connection):
@@ -204,7 +177,7 @@ class Server:
                     self._loop.call_soon(self._on_readable, connection)
             except Exception as error:
                 self._lost(connection, error)
-            self._send_soon()
+            self._end_turn_soon()
 
     def _serve_request(self, connection: Connection) -> bool:
         """One request and its response. True where more has come with it, False where there was no whole request, or
@@ -216,11 +189,41 @@ class Server:
             if frame is None:
                 return False
         connection.waiting_since = None
-        api, header, response = self._answer(connection, frame)
+        request = self._decode(connection, frame)
+        if request.served.handle_all is None or connection.frames.is_large:
+            return self._answered(request, self._handle(request))
+        connection.in_turn = True
+        self._together.append(request)
+        return not self._turn and bool(self._serve_together())  # without company, at once
+
+    def _serve_together(self) -> list[Connection]:
+        """The small requests of one turn that their handler takes together (they are all of one API, Produce). Those
+        connections with which more has come."""
+        requests, self._together = self._together, []
+        try:
+            responses = requests[0].served.handle_all(self.broker, [(request.message, request.context) for request in requests])
+        except Exception as error:
+            responses = [error] * len(requests)
+        more = []
+        for request, response in zip(requests, responses):
+            connection = request.connection
+            connection.in_turn = False
+            try:
+                if isinstance(response, Exception):
+                    raise response
+                if not connection.closed and self._answered(request, response):
+                    more.append(connection)
+            except Exception as error:
+                self._lost(connection, error)
+        return more
+
+    def _answered(self, request: Request, response: Any) -> bool:
+        """A handler has spoken. True where more has come with the request and can be served."""
+        connection, api = request.connection, request.served.api
         if type(response) is not dict and response is not None:
-            self._wait(connection, api, header, response)
+            self._wait(request, response)
             return False
-        unsent = self._respond(connection, api, header, response, may_hold=True)
+        unsent = self._respond(request, response, may_hold=True)
         if unsent is not None:
             self._work(connection, api, unsent)
             return False
@@ -260,41 +263,43 @@ class Server:
                 raise Refused(reason)
             self._abort(victim, reason)
 
-    def _answer(self, connection: Connection, frame: memoryview) -> tuple[Api, RequestHeader, Any]:
-        """The API, the header, and the response: a dict, None where the client wants none, or a coroutine or a Later
-        that gives one of these."""
+    def _decode(self, connection: Connection, frame: memoryview) -> Request:
+        """Raises ProtocolError, Refused."""
         self.broker.metrics.bytes_in += len(frame)
         header = read_request_header(frame)
         served = self.served.get(header.api_key)
         if served is None:
             raise Refused(f"API key {header.api_key} is not served")
-        api, handle = served
+        context = apis.RequestContext(header, connection.host, connection.listener, self.served, self.fetch_sessions)
+        api = served.api
         if not api.serves(header.version):
             if api is API_VERSIONS:
-                return api, header._replace(version=0), unsupported_version()
+                return Request(connection, served, header._replace(version=0), None, context)
             raise Refused(f"{api.name} version {header.version} is not served")
         try:
-            request = api.decode_request(header.version, frame, api.body_position(header, frame))
+            message = api.decode_request(header.version, frame, api.body_position(header, frame))
         except ProtocolError as error:
             raise ProtocolError(f"{api.name} version {header.version}: {error}") from error
-        context = apis.RequestContext(
-            header, connection.host, connection.listener, self.served, self.fetch_sessions
-        )
-        return api, header, handle(self.broker, request, context)
+        return Request(connection, served, header, message, context)
 
-    def _respond(
-        self, connection: Connection, api: Api, header: RequestHeader, response: Any, *, may_hold: bool = False
-    ) -> Coroutine | None:
-        """Send a response, or a part of it: then the rest is the coroutine's. One that may be held is sent by the next
-        `_send_soon`, together with those of the connection's other requests that came with it."""
+    def _handle(self, request: Request) -> Any:
+        """The response: a dict, None where the client wants none, or a coroutine or a Later that gives one of these."""
+        if request.message is None:
+            return unsupported_version()
+        return request.served.handle(self.broker, request.message, request.context)
+
+    def _respond(self, request: Request, response: Any, *, may_hold: bool = False) -> Coroutine | None:
+        """Send a response, or a part of it: then the rest is the coroutine's. One that may be held is sent at the end of
+        the turn, together with those of the connection's other requests that came with it."""
+        connection, served, header, *_ = request
         self._budget.done(connection)
         connection.frames.done()
         if response is None:
             return None
         connection.waiting_since = self._loop.time()
         metrics = self.broker.metrics
-        metrics.errors_in(api, response)
-        parts = api.response_frame(header.version, header.correlation_id, response)
+        metrics.errors_in(served.api, response)
+        parts = served.api.response_frame(header.version, header.correlation_id, response)
         for part in parts:
             metrics.bytes_out += part.size if hasattr(part, "file") else len(part)
         if may_hold and len(parts) == 1:
@@ -307,17 +312,21 @@ class Server:
             connection.held.clear()
         return connection.stream.write(parts)
 
-    def _send_soon(self) -> None:
-        """Send what is held, when all requests that the event loop has found in this turn are served. The first `send`
-        wakes a client that sleeps, the others find it awake: 64 connections get 1.2 times as many answers."""
+    def _end_turn_soon(self) -> None:
+        """When all that the event loop has found in this turn is received: what can be done together is, and what is held
+        goes out. The first `send` wakes a client that sleeps, the others find it awake. For 64 connections all this is
+        half as many answers again."""
         if not self._turn:
-            self._send_all()
-        elif self._holding and not self._sending:
-            self._sending = True
-            self._loop.call_soon(self._send_all)
+            self._end_turn()
+        elif (self._together or self._holding) and not self._ending:
+            self._ending = True
+            self._loop.call_soon(self._end_turn)
 
-    def _send_all(self) -> None:
-        self._sending = False
+    def _end_turn(self) -> None:
+        self._ending = False
+        if self._together:
+            for connection in self._serve_together():
+                self._loop.call_soon(self._on_readable, connection)
         holding, self._holding = self._holding, []
         for connection in holding:
             try:
@@ -338,38 +347,36 @@ class Server:
         now = connection.waiting_since = self._loop.time()
         self.broker.metrics.request(api.name, now - connection.started)
 
-    def _wait(self, connection: Connection, api: Api, header: RequestHeader, response: Coroutine | apis.Later) -> None:
+    def _wait(self, request: Request, response: Coroutine | apis.Later) -> None:
         """For an answer that is not there yet."""
+        connection = request.connection
         unsent = self._send_held(connection)
         if type(response) is apis.Later and unsent is None:
             connection.task = response.future
-            response.future.add_done_callback(partial(self._answered_later, connection, api, header, response))
+            response.future.add_done_callback(partial(self._answered_later, request, response))
         else:
-            self._work(connection, api, self._respond_later(connection, api, header, response, unsent))
+            self._work(connection, request.served.api, self._respond_later(request, response, unsent))
 
-    def _answered_later(
-        self, connection: Connection, api: Api, header: RequestHeader, response: apis.Later, future: asyncio.Future
-    ) -> None:
+    def _answered_later(self, request: Request, response: apis.Later, future: asyncio.Future) -> None:
+        connection = request.connection
         connection.task = None
         if future.cancelled():
             self._close(connection, connection.reason)
             return
         try:
-            self._respond(connection, api, header, response.response(), may_hold=True)
+            self._respond(request, response.response(), may_hold=True)
         except Exception as error:
             self._lost(connection, error)
             return
-        self._go_on(connection, api)
-        self._send_soon()
+        self._go_on(connection, request.served.api)
+        self._end_turn_soon()
 
     def _work(self, connection: Connection, api: Api | None, rest: Coroutine) -> None:
         """What is left to do of a request gets a task. No API: of responses that were held."""
         connection.task = self._loop.create_task(rest)
         connection.task.add_done_callback(partial(self._worked, connection, api))
 
-    async def _respond_later(
-        self, connection: Connection, api: Api, header: RequestHeader, response: Coroutine | apis.Later, earlier: Coroutine | None
-    ) -> None:
+    async def _respond_later(self, request: Request, response: Coroutine | apis.Later, earlier: Coroutine | None) -> None:
         if earlier is not None:
             await earlier
         if type(response) is apis.Later:
@@ -377,7 +384,7 @@ class Server:
             found = response.response()
         else:
             found = await response
-        unsent = self._respond(connection, api, header, found)
+        unsent = self._respond(request, found)
         if unsent is not None:
             await unsent
 

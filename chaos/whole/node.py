@@ -159,7 +159,7 @@ class QuietServer(Server):
     """The server without its listener: connections are made by `Node.connect`."""
 
     async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._begin(asyncio.get_running_loop())
         self.addresses = {self.config.listener.name: ("127.0.0.1", PORT)}
 
 

@@ -2,7 +2,8 @@
 
 Each `kNN_name.py` has `API` (its versions and schemas) and `handle(broker, request, context)`, which gives the response
 as a dict, or None where the client wants none; a coroutine that gives it, in most cases by being an `async def`; or
-a `Later`.
+a `Later`. Where requests that come together can be handled together, there is `handle_all(broker, [(request, context)])`
+too, which gives a list of the same, or of an exception where a request raises one.
 `context` is a `RequestContext`. A handler turns every `KafkaError` into the code of the topic or partition concerned;
 one that escapes costs the client its connection.
 """
@@ -23,6 +24,7 @@ from refbroker.protocol import Api, RequestHeader
 class Served(NamedTuple):
     api: Api
     handle: Callable[[Any, dict[str, Any], Any], "dict[str, Any] | None | Coroutine | Later"]
+    handle_all: Callable[[Any, list[tuple[dict[str, Any], Any]]], list[Any]] | None = None
 
 
 class Later(NamedTuple):
@@ -63,7 +65,7 @@ def load() -> dict[int, Served]:
         if re.fullmatch(r"k\d\d_\w+", module_info.name):
             module = import_module(f"{__name__}.{module_info.name}")
             assert module.API.key == int(module_info.name[1:3]), module_info.name
-            served[module.API.key] = Served(module.API, module.handle)
+            served[module.API.key] = Served(module.API, module.handle, getattr(module, "handle_all", None))
     return served
 
 

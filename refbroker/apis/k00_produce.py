@@ -75,33 +75,55 @@ API = Api(key=0, name="Produce", versions=(3, 13), flexible=9, request=REQUEST, 
 
 
 def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any] | None | Later:
-    acks = request["acks"]
+    (answer,) = handle_all(broker, [(request, context)])
+    if isinstance(answer, Disconnect):
+        raise answer
+    return answer
+
+
+def handle_all(broker: Any, requests: list[tuple[dict[str, Any], Any]]) -> list[dict[str, Any] | None | Later | Disconnect]:
+    """What several requests append to one partition goes to its log together."""
+    groups: dict[Any, list[tuple[Any, dict[str, Any], list[Flush]]]] = {}  # by partition: records, their result, its request's flushes
+    answers = []
+    for request, context in requests:
+        flushes: list[Flush] = []
+        responses = []
+        for topic in request["topic_data"]:
+            name = _topic_name(broker, topic, context.version)
+            results = []
+            for entry in topic["partition_data"]:
+                result = {"index": entry["index"], "error_code": 0}
+                results.append(result)
+                try:
+                    partition = _writable_partition(broker, name, entry, request["acks"], context)
+                    groups.setdefault(partition, []).append((entry["records"], result, flushes))
+                except KafkaError as error:
+                    _fail(broker, result, error)
+            responses.append({"name": topic["name"], "topic_id": topic["topic_id"], "partition_responses": results})
+        answers.append((request["acks"], responses, flushes))
     now_ms = broker.clock()
-    flushes: list[Flush] = []
-    responses = []
-    for topic in request["topic_data"]:
-        name = _topic_name(broker, topic, context.version)
-        partitions = []
-        for entry in topic["partition_data"]:
-            try:
-                partition = _writable_partition(broker, name, entry, acks, context)
-                appended = partition.append(entry["records"], now_ms)
-            except KafkaError as error:
-                broker.metrics.error(API.name, error.code)
-                partitions.append(_failed(entry["index"], error))
-                continue
-            result = {
-                "index": entry["index"],
-                "error_code": 0,
-                "base_offset": appended.base_offset,
-                "log_append_time_ms": appended.log_append_time_ms,
-                "log_start_offset": appended.log_start_offset,
-            }
-            partitions.append(result)
-            broker.metrics.messages_in += appended.last_offset - appended.base_offset + 1
-            if appended.flush_to is not None:
-                flushes.append((partition, appended.flush_to, result))
-        responses.append({"name": topic["name"], "topic_id": topic["topic_id"], "partition_responses": partitions})
+    for partition, group in groups.items():
+        appended = partition.append_all([records for records, _, _ in group], now_ms)
+        for outcome, (_, result, flushes) in zip(appended, group):
+            _note(broker, partition, outcome, result, flushes)
+    return [_answer(broker, *answer) for answer in answers]
+
+
+def _note(broker: Any, partition: Any, outcome: Any, result: dict[str, Any], flushes: list[Flush]) -> None:
+    if isinstance(outcome, KafkaError):
+        _fail(broker, result, outcome)
+        return
+    result["base_offset"] = outcome.base_offset
+    result["log_append_time_ms"] = outcome.log_append_time_ms
+    result["log_start_offset"] = outcome.log_start_offset
+    broker.metrics.messages_in += outcome.last_offset - outcome.base_offset + 1
+    if outcome.flush_to is not None:
+        flushes.append((partition, outcome.flush_to, result))
+
+
+def _answer(
+    broker: Any, acks: int, responses: list[dict[str, Any]], flushes: list[Flush]
+) -> dict[str, Any] | None | Later | Disconnect:
     if acks == 0:
         return _no_answer(broker, responses, flushes)
     if flushes:
@@ -140,8 +162,10 @@ def _codec(records: memoryview) -> int:
     return records[ATTRIBUTES_POSITION] & 7 if len(records) > ATTRIBUTES_POSITION else 0
 
 
-def _failed(index: int, error: KafkaError) -> dict[str, Any]:
-    return {"index": index, "error_code": error.code, "base_offset": -1, "error_message": error.message or None}
+def _fail(broker: Any, result: dict[str, Any], error: KafkaError) -> None:
+    broker.metrics.error(API.name, error.code)
+    result.update(error_code=error.code, base_offset=-1, error_message=error.message or None,
+                  log_append_time_ms=-1, log_start_offset=-1)
 
 
 def _when_durable(broker: Any, flushes: list[Flush], response: dict[str, Any]) -> Later:
@@ -152,8 +176,7 @@ def _when_durable(broker: Any, flushes: list[Flush], response: dict[str, Any]) -
         for wait, (_, _, result) in zip(waits, flushes):
             error = wait.exception()
             if isinstance(error, KafkaError):
-                broker.metrics.error(API.name, error.code)
-                result.update(_failed(result["index"], error), log_append_time_ms=-1, log_start_offset=-1)
+                _fail(broker, result, error)
             elif error is not None:
                 raise error
         return response
@@ -161,7 +184,7 @@ def _when_durable(broker: Any, flushes: list[Flush], response: dict[str, Any]) -
     return Later(waits[0] if len(waits) == 1 else asyncio.gather(*waits, return_exceptions=True), answer)
 
 
-def _no_answer(broker: Any, responses: list[dict[str, Any]], flushes: list[Flush]) -> None:
+def _no_answer(broker: Any, responses: list[dict[str, Any]], flushes: list[Flush]) -> Disconnect | None:
     for partition, _, _ in flushes:
         broker.flusher.request(partition)
     errors = {
@@ -170,5 +193,4 @@ def _no_answer(broker: Any, responses: list[dict[str, Any]], flushes: list[Flush
         for entry in topic["partition_responses"]
         if entry["error_code"]
     }
-    if errors:
-        raise Disconnect(f"produce with acks=0 failed: {errors}")
+    return Disconnect(f"produce with acks=0 failed: {errors}") if errors else None

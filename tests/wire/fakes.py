@@ -43,6 +43,15 @@ class FakePartition:
 
     last_stable_offset = high_watermark
 
+    def append_all(self, group, now_ms):
+        results = []
+        for records in group:
+            try:
+                results.append(self.append(records, now_ms))
+            except KafkaError as error:
+                results.append(error)
+        return results
+
     def append(self, records, now_ms):
         if self.fail_with:
             raise KafkaError(self.fail_with, "as told")
