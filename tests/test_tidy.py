@@ -14,7 +14,7 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 
 FILE_LINES_MAX = 450
 FUNCTION_LINES_MAX = 70
-BROKER_CODE_LINES_MAX = 10_300  # what a person can read, and TLS
+BROKER_CODE_LINES_MAX = 10_500  # what a person can read; TLS; and what speed took: runs of batches, threads, the idle poll
 LINE_LENGTH_MAX = 140  # of code; 120 is the aim, a row of a table may be a little longer
 
 # What of `os` is no file access. Everything else of it belongs in log/disk.py.
