@@ -78,6 +78,14 @@ class FrameReader:
         return self._size >= 0
 
     @property
+    def has_whole(self) -> bool:
+        """Is the next frame here, to its end, or is it one that `next` refuses?"""
+        if self.received_bytes < SIZE_BYTES:
+            return False
+        size = self._size if self._size >= 0 else _SIZE.unpack_from(self._view)[0]
+        return self.received_bytes >= SIZE_BYTES + size
+
+    @property
     def is_large(self) -> bool:
         """Does the frame that is being received count against queued.max.request.bytes?"""
         return self._size > SMALL_FRAME_BYTES

@@ -42,7 +42,7 @@ from refbroker.frames import FrameBudget, FramePool, FrameReader, LogLimit, Refu
 from refbroker.protocol import Api, ProtocolError, read_request_header
 from refbroker.streams import Acceptor, PlainStream
 
-REQUESTS_PER_WAKEUP = 4  # of one connection, sent ahead; then the others
+REQUESTS_PER_WAKEUP = 8  # of one connection, sent ahead; then the others
 STOP_GRACE_S = 2.0  # what a request in hand gets to finish in at a stop
 SWEEPS_PER_IDLE_TIME = 8
 SWEEP_INTERVAL_MAX_S = 10.0
@@ -169,15 +169,21 @@ class Server:
         if connection.task is not None:  # at work: what else comes waits in the kernel
             connection.stream.unwatch()
         elif not connection.closed and not connection.in_turn:
+            more = False
             try:
                 for _ in range(REQUESTS_PER_WAKEUP):
-                    if not self._serve_request(connection):
+                    if not (more := self._serve_request(connection)):
                         break
-                else:
-                    self._loop.call_soon(self._on_readable, connection)
             except Exception as error:
                 self._lost(connection, error)
             self._end_turn_soon()
+            if more and not connection.closed:
+                self._come_back(connection)
+
+    def _come_back(self, connection: Connection) -> None:
+        """To a request that came with the last one, where the event loop will not tell us of it."""
+        if connection.frames.has_whole or connection.stream.pending():
+            self._loop.call_soon(self._on_readable, connection)
 
     def _serve_request(self, connection: Connection) -> bool:
         """One request and its response. True where more has come with it, False where there was no whole request, or
@@ -190,15 +196,14 @@ class Server:
                 return False
         connection.waiting_since = None
         request = self._decode(connection, frame)
-        if request.served.handle_all is None or connection.frames.is_large:
+        if request.served.handle_all is None or connection.frames.is_large or not self._turn:
             return self._answered(request, self._handle(request))
-        connection.in_turn = True
+        connection.in_turn = True  # others come in this turn
         self._together.append(request)
-        return not self._turn and bool(self._serve_together())  # without company, at once
+        return False
 
     def _serve_together(self) -> list[Connection]:
-        """The small requests of one turn that their handler takes together (they are all of one API, Produce). Those
-        connections with which more has come."""
+        """The small requests of one turn, all Produce. Those connections with which more has come."""
         requests, self._together = self._together, []
         try:
             responses = requests[0].served.handle_all(self.broker, [(request.message, request.context) for request in requests])
@@ -326,7 +331,7 @@ class Server:
         self._ending = False
         if self._together:
             for connection in self._serve_together():
-                self._loop.call_soon(self._on_readable, connection)
+                self._come_back(connection)
         holding, self._holding = self._holding, []
         for connection in holding:
             try:
@@ -406,8 +411,7 @@ class Server:
             self._responded(connection, api)
         connection.waiting_since = self._loop.time()
         connection.stream.watch(partial(self._on_readable, connection))
-        if connection.frames.received_bytes:
-            self._loop.call_soon(self._on_readable, connection)
+        self._come_back(connection)
 
     def _abort(self, connection: Connection, reason: str) -> None:
         """Close it, whatever it is waiting for."""

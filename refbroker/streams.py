@@ -8,9 +8,11 @@ A stream is what `Server.serve_stream` needs of a connection, and nothing in it 
    nothing now. Fewer bytes than fit: that was all there is.
 3. `write(parts)`: sends bytes-likes and file regions in order. None: all is sent. Where the client takes no more, a
    coroutine that sends the rest; there is no other write before it has ended.
-4. `close()`.
+4. `pending()`: is there something to receive of which `on_readable` will not tell, since it is not with the kernel any
+   more?
+5. `close()`.
 
-Errors are OSError. A simulated network has its own version of these four.
+Errors are OSError. A simulated network has its own version of these five.
 """
 
 import asyncio
@@ -108,6 +110,9 @@ class PlainStream:
         if self._watched:
             self._loop.remove_reader(self._fd)
             self._watched = False
+
+    def pending(self) -> bool:
+        return False
 
     def write(self, parts: Sequence[Any]) -> Coroutine[Any, Any, None] | None:
         if len(parts) == 1 and not hasattr(parts[0], "file"):

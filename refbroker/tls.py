@@ -123,6 +123,9 @@ class TlsStream(PlainStream):
             raise OSError(f"TLS handshake failed: {reason}{hint}") from None
         self._shaken = True
 
+    def pending(self) -> bool:
+        return self._shaken and self._socket.pending() > 0
+
     def _send(self, data: Any, more: bool) -> int:
         try:
             return self._socket.send(data)

@@ -147,6 +147,9 @@ class Stream:
         del self._sent[:count]
         return count
 
+    def pending(self) -> bool:
+        return False
+
     def write(self, parts) -> None:
         self.received(b"".join(part.file.pread(part.size, part.position) if hasattr(part, "file") else part for part in parts))
 

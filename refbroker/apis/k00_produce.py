@@ -69,44 +69,64 @@ RESPONSE = Struct(
     )), "10+", tag=0),
 )  # fmt: skip
 
+Entry = tuple[Any, Any, dict[str, Any]]  # partition, records, its part of the response
 Flush = tuple[Any, int, dict[str, Any]]  # partition, offset up to which it must be durable, its part of the response
 
 API = Api(key=0, name="Produce", versions=(3, 13), flexible=9, request=REQUEST, response=RESPONSE)
 
 
 def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any] | None | Later:
-    (answer,) = handle_all(broker, [(request, context)])
-    if isinstance(answer, Disconnect):
-        raise answer
-    return answer
+    flushes: list[Flush] = []
+    responses, entries = _begin(broker, request, context)
+    now_ms = broker.clock()
+    for partition, records, result in entries:
+        try:
+            outcome: Any = partition.append(records, now_ms)
+        except KafkaError as error:
+            outcome = error
+        _note(broker, partition, outcome, result, flushes)
+    return _answer(broker, request["acks"], responses, flushes)
 
 
 def handle_all(broker: Any, requests: list[tuple[dict[str, Any], Any]]) -> list[dict[str, Any] | None | Later | Disconnect]:
     """What several requests append to one partition goes to its log together."""
     groups: dict[Any, list[tuple[Any, dict[str, Any], list[Flush]]]] = {}  # by partition: records, their result, its request's flushes
-    answers = []
+    begun = []
     for request, context in requests:
         flushes: list[Flush] = []
-        responses = []
-        for topic in request["topic_data"]:
-            name = _topic_name(broker, topic, context.version)
-            results = []
-            for entry in topic["partition_data"]:
-                result = {"index": entry["index"], "error_code": 0}
-                results.append(result)
-                try:
-                    partition = _writable_partition(broker, name, entry, request["acks"], context)
-                    groups.setdefault(partition, []).append((entry["records"], result, flushes))
-                except KafkaError as error:
-                    _fail(broker, result, error)
-            responses.append({"name": topic["name"], "topic_id": topic["topic_id"], "partition_responses": results})
-        answers.append((request["acks"], responses, flushes))
+        responses, entries = _begin(broker, request, context)
+        for partition, records, result in entries:
+            groups.setdefault(partition, []).append((records, result, flushes))
+        begun.append((request["acks"], responses, flushes))
     now_ms = broker.clock()
     for partition, group in groups.items():
         appended = partition.append_all([records for records, _, _ in group], now_ms)
         for outcome, (_, result, flushes) in zip(appended, group):
             _note(broker, partition, outcome, result, flushes)
-    return [_answer(broker, *answer) for answer in answers]
+    answers: list[Any] = []
+    for acks, responses, flushes in begun:
+        try:
+            answers.append(_answer(broker, acks, responses, flushes))
+        except Disconnect as reason:
+            answers.append(reason)
+    return answers
+
+
+def _begin(broker: Any, request: dict[str, Any], context: Any) -> tuple[list[dict[str, Any]], list[Entry]]:
+    """The response's topics, and what is to be appended."""
+    responses, entries = [], []
+    for topic in request["topic_data"]:
+        name = _topic_name(broker, topic, context.version)
+        results = []
+        for entry in topic["partition_data"]:
+            result = {"index": entry["index"], "error_code": 0}
+            results.append(result)
+            try:
+                entries.append((_writable_partition(broker, name, entry, request["acks"], context), entry["records"], result))
+            except KafkaError as error:
+                _fail(broker, result, error)
+        responses.append({"name": topic["name"], "topic_id": topic["topic_id"], "partition_responses": results})
+    return responses, entries
 
 
 def _note(broker: Any, partition: Any, outcome: Any, result: dict[str, Any], flushes: list[Flush]) -> None:
@@ -121,9 +141,7 @@ def _note(broker: Any, partition: Any, outcome: Any, result: dict[str, Any], flu
         flushes.append((partition, outcome.flush_to, result))
 
 
-def _answer(
-    broker: Any, acks: int, responses: list[dict[str, Any]], flushes: list[Flush]
-) -> dict[str, Any] | None | Later | Disconnect:
+def _answer(broker: Any, acks: int, responses: list[dict[str, Any]], flushes: list[Flush]) -> dict[str, Any] | None | Later:
     if acks == 0:
         return _no_answer(broker, responses, flushes)
     if flushes:
@@ -184,7 +202,7 @@ def _when_durable(broker: Any, flushes: list[Flush], response: dict[str, Any]) -
     return Later(waits[0] if len(waits) == 1 else asyncio.gather(*waits, return_exceptions=True), answer)
 
 
-def _no_answer(broker: Any, responses: list[dict[str, Any]], flushes: list[Flush]) -> Disconnect | None:
+def _no_answer(broker: Any, responses: list[dict[str, Any]], flushes: list[Flush]) -> None:
     for partition, _, _ in flushes:
         broker.flusher.request(partition)
     errors = {
@@ -193,4 +211,5 @@ def _no_answer(broker: Any, responses: list[dict[str, Any]], flushes: list[Flush
         for entry in topic["partition_responses"]
         if entry["error_code"]
     }
-    return Disconnect(f"produce with acks=0 failed: {errors}") if errors else None
+    if errors:
+        raise Disconnect(f"produce with acks=0 failed: {errors}")

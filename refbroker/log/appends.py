@@ -20,14 +20,22 @@ RUN_BATCHES_MAX = 1024  # as many buffers as one writev takes
 Result = Appended | KafkaError
 
 
-def append_all(partition: Any, group: Sequence[bytearray | memoryview], now_ms: int, *, zstd: bool = True) -> list[Result]:
+def append_one(partition: Any, records: bytearray | memoryview, now_ms: int, zstd: bool = True) -> Appended:
+    """Put one batch at the end of the log. It is stamped in place. Raises KafkaError; then nothing was appended."""
+    batch = _accepted(partition, records, now_ms, zstd)
+    if batch.producer_id >= 0 and partition.producers.check(batch) is not None:
+        return _repeat(partition, batch)
+    return partition.append_run((batch,), now_ms)[0]
+
+
+def append_all(partition: Any, group: Sequence[bytearray | memoryview], now_ms: int) -> list[Result]:
     """Put one batch after the other at the end of the log; they are stamped in place. A KafkaError stands for a batch of
     which nothing is in the log."""
     results: list[Any] = [None] * len(group)
     run = Run(partition, results, now_ms)
     for number, records in enumerate(group):
         try:
-            batch = _accepted(partition, records, now_ms, zstd)
+            batch = _accepted(partition, records, now_ms)
             if not run.takes(batch):
                 run.write()
             if batch.producer_id >= 0 and partition.producers.check(batch) is not None:
@@ -40,7 +48,7 @@ def append_all(partition: Any, group: Sequence[bytearray | memoryview], now_ms: 
     return results
 
 
-def _accepted(partition: Any, records: bytearray | memoryview, now_ms: int, zstd: bool) -> Batch:
+def _accepted(partition: Any, records: bytearray | memoryview, now_ms: int, zstd: bool = True) -> Batch:
     if partition.offline is not None:
         raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, partition.offline)
     config = partition.config

@@ -111,14 +111,11 @@ class Partition:
     # ------------------------------------------------------------ append
 
     def append(self, records: bytearray | memoryview, now_ms: int, *, zstd: bool = True) -> Appended:
-        """Put one batch at the end of the log. It is stamped in place. Raises KafkaError; then nothing was appended."""
-        (result,) = appends.append_all(self, [records], now_ms, zstd=zstd)
-        if isinstance(result, KafkaError):
-            raise result
-        return result
+        """Put one batch at the end of the log. Raises KafkaError; then nothing was appended."""
+        return appends.append_one(self, records, now_ms, zstd)
 
     def append_all(self, group: Sequence[bytearray | memoryview], now_ms: int) -> list[appends.Result]:
-        """Put one batch after the other at the end of the log, with as few writes as can be."""
+        """Put one batch after the other there, with as few writes as can be; each has its result."""
         return appends.append_all(self, group, now_ms)
 
     def append_run(self, batches: Sequence[Batch], now_ms: int) -> list[Appended]:
