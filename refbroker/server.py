@@ -42,7 +42,8 @@ from refbroker.frames import FrameBudget, FramePool, FrameReader, LogLimit, Refu
 from refbroker.protocol import Api, ProtocolError, read_request_header
 from refbroker.streams import Acceptor, PlainStream
 
-REQUESTS_PER_WAKEUP = 8  # of one connection, sent ahead; then the others
+REQUESTS_PER_WAKEUP = 16  # of one connection, sent ahead; then the others
+RESPONSES_PER_SEND = 4  # so that a client that has five requests under way works while we do
 STOP_GRACE_S = 2.0  # what a request in hand gets to finish in at a stop
 SWEEPS_PER_IDLE_TIME = 8
 SWEEP_INTERVAL_MAX_S = 10.0
@@ -174,6 +175,8 @@ class Server:
                 for _ in range(REQUESTS_PER_WAKEUP):
                     if not (more := self._serve_request(connection)):
                         break
+                    if len(connection.held) >= RESPONSES_PER_SEND:
+                        self._end_turn_soon()
             except Exception as error:
                 self._lost(connection, error)
             self._end_turn_soon()
@@ -318,9 +321,8 @@ class Server:
         return connection.stream.write(parts)
 
     def _end_turn_soon(self) -> None:
-        """When all that the event loop has found in this turn is received: what can be done together is, and what is held
-        goes out. The first `send` wakes a client that sleeps, the others find it awake. For 64 connections all this is
-        half as many answers again."""
+        """When all that the event loop has found in this turn is received, what can be done together is, and what is held
+        goes out: the first `send` wakes a client, the others find it awake. 64 connections get half as many answers again."""
         if not self._turn:
             self._end_turn()
         elif (self._together or self._holding) and not self._ending:
@@ -329,9 +331,8 @@ class Server:
 
     def _end_turn(self) -> None:
         self._ending = False
-        if self._together:
-            for connection in self._serve_together():
-                self._come_back(connection)
+        for connection in self._serve_together() if self._together else ():
+            self._come_back(connection)
         holding, self._holding = self._holding, []
         for connection in holding:
             try:
@@ -438,8 +439,7 @@ class Server:
             self._log.warning("closed %s: %s", connection.peer, reason)
         self._budget.done(connection)
         with suppress(OSError):  # what was answered goes out, as far as the socket takes it
-            unsent = self._send_held(connection)
-            if unsent is not None:
+            if (unsent := self._send_held(connection)) is not None:
                 unsent.close()
         connection.stream.close()
         self.connections.remove(connection)

@@ -54,6 +54,7 @@ TABLE = (
     Small("group_log.CHUNK_BYTES", 100, "tombstones in several batches, of which a crash takes some"),
     Small("group_log.RECORDS_PER_TURN", 1, "offsets are loaded while requests come in"),
     Small("server.REQUESTS_PER_WAKEUP", 1, "requests of one connection that wait for the others"),
+    Small("server.RESPONSES_PER_SEND", 1, "responses that wait for company"),
     Small("frames.SMALL_FRAME_BYTES", 128, "frames in buffers that are used again: whatever keeps a view of one too long finds other bytes there"),
     Small("frames.POOL_BYTES_MAX", 512, "buffers that are not kept, since enough are"),
     Small("frames.POOLED_BUFFER_BYTES_MAX", 256, "buffers that are not kept, since they are too large"),
