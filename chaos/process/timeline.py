@@ -23,8 +23,9 @@ def timeline(layer: str, policy: str, fault: str, history: History, strikes: lis
     """Counts per `STEP_MS` from the first request on: records acked, and records handed to consumers, over all and for each client."""
     acked = [send.completed for send in history.acked]
     seen = [seen.time for seen in history.seen]
-    begin = min([send.invoked for send in history.sends.values()] + acked + seen, default=0)
-    end = max(acked + seen + [strike.until or strike.since for strike in strikes], default=begin)
+    sent = [send.invoked for send in history.sends.values()]  # with acks=0 nothing comes back: it may be the last thing of all
+    begin = min(sent + acked + seen, default=0)
+    end = max(sent + acked + seen + [strike.until or strike.since for strike in strikes], default=begin)
     steps = (end - begin) // (STEP_MS * NS_PER_MS) + 1
     lanes = [lane for client in sorted(history.clients) if (lane := _lane(history, client, begin, end, steps))]
     return {"layer": layer, "policy": policy, "fault": fault, "step_ms": STEP_MS,

@@ -260,6 +260,15 @@ def test_a_time_line_has_a_strip_for_each_client():
         assert words in document.text
 
 
+def test_what_is_told_nothing_may_be_the_last_that_was_sent():
+    ms = 1_000_000
+    history = History(clients={"silent": {"library": "kafka-python"}})
+    for number, moment in enumerate((0, 50, 900)):
+        history.sends["silent", number] = Send("silent", number, "t", "0", False, moment * ms)
+    line = timeline("process", "none", "F2", history, [Strike("power cut", 100 * ms)])
+    assert sum(line["lanes"][0]["counts"]) == 3 and sum(line["acked"]) == 0
+
+
 def test_another_broker_is_told_apart_from_a_broken_one(tmp_path):
     """What breaks only a stricter statement is labelled and kept; the same finding counts where that was asked for."""
     for strict, exit_code in ((False, 0), (True, 1)):
