@@ -25,7 +25,7 @@ HOTTEST = {PRODUCE_16K: "produce-16k", PRODUCE_1M: "produce-1m", FETCH_1M: "fetc
 SECONDS = 5.0
 SAMPLES_PER_SECOND = 500
 FUNCTIONS_SHOWN = 8
-WAIT = ";EpollSelector.select ("
+WAIT = "Selector.select ("  # asleep, or looking before it sleeps
 
 
 def profile(scratch: Path, out: Path, told: Callable[[str], None]) -> Iterator[str]:
