@@ -70,6 +70,7 @@ class Server:
         self._idle_s = config.connections_max_idle_ms / 1000
         self._stopping = False
         self._holding: list[Connection] = []  # that hold responses
+        self._later: dict[asyncio.Future, list[tuple[Request, apis.Later]]] = {}  # by what they wait for
         self._together: list[Request] = []  # that are handled at the end of the turn
         self._ending = False  # a call of `_end_turn` is under way
         self._turn: Any = ()
@@ -120,7 +121,7 @@ class Server:
             await asyncio.wait(tasks, timeout=STOP_GRACE_S)
         for connection in list(self.connections):
             self._abort(connection, "")
-        await asyncio.gather(*(task for task in tasks if not task.done()), return_exceptions=True)
+        await asyncio.gather(*(task for task in tasks if isinstance(task, asyncio.Task)), return_exceptions=True)
 
     def _accept(self, listener: str, accepted: socket.socket, host: str, port: int) -> None:
         limit = ""
@@ -359,22 +360,25 @@ class Server:
         unsent = self._send_held(connection)
         if type(response) is apis.Later and unsent is None:
             connection.task = response.future
-            response.future.add_done_callback(partial(self._answered_later, request, response))
+            if response.future not in self._later:
+                self._later[response.future] = []
+                response.future.add_done_callback(self._come_true)
+            self._later[response.future].append((request, response))
         else:
             self._work(connection, request.served.api, self._respond_later(request, response, unsent))
 
-    def _answered_later(self, request: Request, response: apis.Later, future: asyncio.Future) -> None:
-        connection = request.connection
-        connection.task = None
-        if future.cancelled():
-            self._close(connection, connection.reason)
-            return
-        try:
-            self._respond(request, response.response(), may_hold=True)
-        except Exception as error:
-            self._lost(connection, error)
-            return
-        self._go_on(connection, request.served.api)
+    def _come_true(self, future: asyncio.Future) -> None:
+        """What these requests have waited for is there."""
+        for request, response in self._later.pop(future):
+            connection = request.connection
+            connection.task = None
+            if connection.closed:
+                continue
+            try:
+                self._respond(request, response.response(), may_hold=True)
+                self._go_on(connection, request.served.api)
+            except Exception as error:
+                self._lost(connection, error)
         self._end_turn_soon()
 
     def _work(self, connection: Connection, api: Api | None, rest: Coroutine) -> None:
@@ -417,10 +421,10 @@ class Server:
     def _abort(self, connection: Connection, reason: str) -> None:
         """Close it, whatever it is waiting for."""
         connection.reason = connection.reason or reason
-        if connection.task is None:
-            self._close(connection, connection.reason)
-        else:
+        if isinstance(connection.task, asyncio.Task):
             connection.task.cancel()
+        else:  # what a Later waits for is not this connection's alone
+            self._close(connection, connection.reason)
 
     def _lost(self, connection: Connection, error: BaseException) -> None:
         if isinstance(error, GONE):

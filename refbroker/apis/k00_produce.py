@@ -71,6 +71,7 @@ RESPONSE = Struct(
 
 Entry = tuple[Any, Any, dict[str, Any]]  # partition, records, its part of the response
 Flush = tuple[Any, int, dict[str, Any]]  # partition, offset up to which it must be durable, its part of the response
+Waits = dict[Any, asyncio.Future[None]]  # by partition: done when all that was appended in this turn is durable, or will not be
 
 API = Api(key=0, name="Produce", versions=(3, 13), flexible=9, request=REQUEST, response=RESPONSE)
 
@@ -85,7 +86,8 @@ def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any]
         except KafkaError as error:
             outcome = error
         _note(broker, partition, outcome, result, flushes)
-    return _answer(broker, request["acks"], responses, flushes)
+    waits = _waits(broker, flushes) if flushes and request["acks"] else {}
+    return _answer(broker, request["acks"], responses, flushes, waits)
 
 
 def handle_all(broker: Any, requests: list[tuple[dict[str, Any], Any]]) -> list[dict[str, Any] | None | Later | Disconnect]:
@@ -103,10 +105,11 @@ def handle_all(broker: Any, requests: list[tuple[dict[str, Any], Any]]) -> list[
         appended = partition.append_all([records for records, _, _ in group], now_ms)
         for outcome, (_, result, flushes) in zip(appended, group):
             _note(broker, partition, outcome, result, flushes)
+    waits = _waits(broker, [flush for acks, _, flushes in begun if acks for flush in flushes])
     answers: list[Any] = []
     for acks, responses, flushes in begun:
         try:
-            answers.append(_answer(broker, acks, responses, flushes))
+            answers.append(_answer(broker, acks, responses, flushes, waits))
         except Disconnect as reason:
             answers.append(reason)
     return answers
@@ -141,12 +144,22 @@ def _note(broker: Any, partition: Any, outcome: Any, result: dict[str, Any], flu
         flushes.append((partition, outcome.flush_to, result))
 
 
-def _answer(broker: Any, acks: int, responses: list[dict[str, Any]], flushes: list[Flush]) -> dict[str, Any] | None | Later:
+def _answer(
+    broker: Any, acks: int, responses: list[dict[str, Any]], flushes: list[Flush], waits: Waits
+) -> dict[str, Any] | None | Later:
     if acks == 0:
         return _no_answer(broker, responses, flushes)
     if flushes:
-        return _when_durable(broker, flushes, {"responses": responses})
+        return _when_durable(broker, flushes, {"responses": responses}, waits)
     return {"responses": responses}
+
+
+def _waits(broker: Any, flushes: list[Flush]) -> Waits:
+    """Those who wait for a partition wait together, so that one flush wakes them at once."""
+    ends: dict[Any, list[int]] = {}
+    for partition, flush_to, _ in flushes:
+        ends.setdefault(partition, []).append(flush_to)
+    return {partition: broker.flusher.durable(partition, max(wanted), len(wanted)) for partition, wanted in ends.items()}
 
 
 def _topic_name(broker: Any, topic: dict[str, Any], version: int) -> str | None:
@@ -186,20 +199,21 @@ def _fail(broker: Any, result: dict[str, Any], error: KafkaError) -> None:
                   log_append_time_ms=-1, log_start_offset=-1)
 
 
-def _when_durable(broker: Any, flushes: list[Flush], response: dict[str, Any]) -> Later:
+def _when_durable(broker: Any, flushes: list[Flush], response: dict[str, Any], waits: Waits) -> Later:
     """The response, once everything in it is as durable as it says. A failed flush turns success into an error (C1.13)."""
-    waits = [broker.flusher.durable(partition, flush_to) for partition, flush_to, _ in flushes]
 
     def answer() -> dict[str, Any]:
-        for wait, (_, _, result) in zip(waits, flushes):
-            error = wait.exception()
+        for partition, _, result in flushes:
+            error = waits[partition].exception()
             if isinstance(error, KafkaError):
                 _fail(broker, result, error)
             elif error is not None:
                 raise error
         return response
 
-    return Later(waits[0] if len(waits) == 1 else asyncio.gather(*waits, return_exceptions=True), answer)
+    if len(flushes) == 1:
+        return Later(waits[flushes[0][0]], answer)
+    return Later(asyncio.gather(*(waits[partition] for partition, _, _ in flushes), return_exceptions=True), answer)
 
 
 def _no_answer(broker: Any, responses: list[dict[str, Any]], flushes: list[Flush]) -> None:

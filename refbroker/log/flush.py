@@ -118,9 +118,10 @@ class Flusher:
         self.waits = 0
         self.flush_seconds = 0.0
 
-    def durable(self, partition: FlushTarget, offset: int) -> asyncio.Future[None]:
-        """Done when everything below `offset` is durable; has a KafkaError when it will not be."""
-        self.waits += 1
+    def durable(self, partition: FlushTarget, offset: int, waiters: int = 1) -> asyncio.Future[None]:
+        """Done when everything below `offset` is durable, for which so many appends wait; has a KafkaError when it will
+        not be."""
+        self.waits += waiters
         landed = asyncio.get_running_loop().create_future()
         if not _decide(partition, offset, landed):
             self._waiting.setdefault(partition, []).append((offset, landed))

@@ -102,7 +102,7 @@ class FakeFlusher:
         self.waiting = []
         self.requested = []
 
-    def durable(self, partition, offset):
+    def durable(self, partition, offset, waiters=1):
         future = asyncio.get_running_loop().create_future()
         self.waiting.append(future)
         return future
