@@ -1,6 +1,7 @@
 """What does the server know of a client, and of a request of it?"""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from refbroker.apis import RequestContext, Served
@@ -14,12 +15,13 @@ class Connection:
     waits for the end of the event loop's turn."""
 
     __slots__ = (
-        "stream", "held", "host", "peer", "listener", "frames", "task", "in_turn", "waiting_since", "started", "reason", "closed",
+        "stream", "on_readable", "held", "host", "peer", "listener", "frames", "task", "in_turn", "waiting_since", "started", "reason", "closed",
         "__weakref__",
     )  # fmt: skip
 
     def __init__(self, stream: Any, host: str, port: int, listener: str, now: float, frames: FrameReader):
         self.stream = stream
+        self.on_readable: Callable[[], None]  # what the stream calls
         self.held: list[bytes] = []  # responses that go out at the end of the loop's turn
         self.host = host
         self.listener = listener

@@ -43,7 +43,7 @@ class FrameReader:
     """The frames of one connection. Receive into `space()`, say how much with `received`, take frames with `next` until
     there is none, and give each back with `done` before the next one is asked for."""
 
-    __slots__ = ("received_bytes", "_pool", "_bytes_max", "_buffer", "_view", "_size", "_expected_bytes")
+    __slots__ = ("received_bytes", "_pool", "_bytes_max", "_buffer", "_view", "size", "_expected_bytes")
 
     def __init__(self, pool: "FramePool", bytes_max: int):
         self.received_bytes = 0  # of the frame that is being received, its size included
@@ -51,7 +51,7 @@ class FrameReader:
         self._bytes_max = bytes_max
         self._buffer: Buffer | None = None
         self._view: memoryview | None = None
-        self._size = -1  # of that frame, as soon as it is known
+        self.size = -1  # of that frame without it, as soon as it is known
         self._expected_bytes = 0
 
     def space(self) -> memoryview:
@@ -65,35 +65,25 @@ class FrameReader:
 
     def next(self) -> memoryview | None:
         """The frame, without its size, where it is whole. Raises Refused for a size that is not allowed."""
-        if self._size < 0:
+        if self.size < 0:
             if self.received_bytes < SIZE_BYTES:
                 return None
             self._begin(_SIZE.unpack_from(self._view)[0])
-        end = SIZE_BYTES + self._size
+        end = SIZE_BYTES + self.size
         return self._view[SIZE_BYTES:end] if self.received_bytes >= end else None
-
-    @property
-    def announced(self) -> bool:
-        """Is the size of the frame that is being received known?"""
-        return self._size >= 0
 
     @property
     def has_whole(self) -> bool:
         """Is the next frame here, to its end, or is it one that `next` refuses?"""
         if self.received_bytes < SIZE_BYTES:
             return False
-        size = self._size if self._size >= 0 else _SIZE.unpack_from(self._view)[0]
+        size = self.size if self.size >= 0 else _SIZE.unpack_from(self._view)[0]
         return self.received_bytes >= SIZE_BYTES + size
-
-    @property
-    def is_large(self) -> bool:
-        """Does the frame that is being received count against queued.max.request.bytes?"""
-        return self._size > SMALL_FRAME_BYTES
 
     def _begin(self, size: int) -> None:
         if size < 0 or size > self._bytes_max:
             raise Refused(f"frame of {size} bytes, socket.request.max.bytes is {self._bytes_max}")
-        self._size = size
+        self.size = size
         if size + SIZE_BYTES > len(self._view):
             self._buffer = self._pool.take(size + 2 * SIZE_BYTES)
             view = memoryview(self._buffer)[: size + 2 * SIZE_BYTES]
@@ -102,14 +92,14 @@ class FrameReader:
 
     def done(self) -> None:
         """Nobody looks at the frame any more. What came behind it is the beginning of the next one."""
-        end = SIZE_BYTES + self._size
-        self._expected_bytes = self._size if self._size <= SMALL_FRAME_BYTES else 0
+        end = SIZE_BYTES + self.size
+        self._expected_bytes = self.size if self.size <= SMALL_FRAME_BYTES else 0
         behind = self.received_bytes - end
         view = None
         if behind:
             view = memoryview(bytearray(max(behind, self._expected_bytes) + 2 * SIZE_BYTES))
             view[:behind] = self._view[end : self.received_bytes]
-        self._view, self.received_bytes, self._size = view, behind, -1
+        self._view, self.received_bytes, self.size = view, behind, -1
         if self._buffer is not None:
             self._pool.give(self._buffer)
             self._buffer = None
@@ -121,8 +111,8 @@ class FrameReader:
 
     def end(self) -> None:
         """The stream has ended. Raises Refused if it was in the middle of a frame."""
-        if self._size >= 0:
-            raise Refused(f"closed after {self.received_bytes - SIZE_BYTES} of {self._size} bytes of a frame")
+        if self.size >= 0:
+            raise Refused(f"closed after {self.received_bytes - SIZE_BYTES} of {self.size} bytes of a frame")
         if self.received_bytes:
             raise Refused("closed in the middle of a frame's size")
 

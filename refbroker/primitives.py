@@ -112,16 +112,15 @@ class Type(NamedTuple):
 
 def read_uvarint(reader: Reader, position: int) -> tuple[int, int]:
     buffer = reader.buffer
-    value = shift = 0
-    while True:
-        byte = buffer[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
+    value, shift = buffer[position], 7
+    position += 1
+    while value >> shift:  # the last byte's high bit: another one follows, in its place
         if shift > VARINT_SHIFT_MAX:
             raise ProtocolError("varint of more than five bytes")
+        value += (buffer[position] - 1) << shift
+        position += 1
+        shift += 7
+    return value, position
 
 
 def write_uvarint(writer: bytearray, value: int) -> None:

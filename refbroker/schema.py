@@ -31,11 +31,12 @@ Apache Kafka differs: it generates Java classes from its definitions, and takes 
 
 import struct
 from collections.abc import Iterator, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from refbroker.primitives import (
-    ProtocolError, Read, Reader, Type, Write, Writer,
+    STRING, ProtocolError, Read, Reader, Type, Write, Writer,
     array_length_reader, array_length_writer, read_uvarint, write_uvarint,
 )  # fmt: skip
 
@@ -113,20 +114,12 @@ class Struct:
         self.names = frozenset(field.name for field in fields)
         assert len(self.names) == len(fields), [field.name for field in fields]
         self.zero: Mapping[str, Any] = MappingProxyType({field.name: field.fallback() for field in fields})
-        self._compiled: dict[tuple[str, int, bool], Any] = {}
 
     def reader(self, version: int, flexible: bool) -> Read:
-        return self._function("read", version, flexible)
+        return _compiled("read", self, version, flexible)
 
     def writer(self, version: int, flexible: bool) -> Write:
-        return self._function("write", version, flexible)
-
-    def _function(self, kind: str, version: int, flexible: bool) -> Any:
-        function = self._compiled.get((kind, version, flexible))
-        if function is None:
-            function = _compile(kind, self, version, flexible)
-            self._compiled[kind, version, flexible] = function
-        return function
+        return _compiled("write", self, version, flexible)
 
     def decode(self, version: int, data: Any, position: int = 0, *, flexible: bool = False) -> dict[str, Any]:
         """The message that fills `data` from `position` to its end. Raises ProtocolError."""
@@ -191,12 +184,15 @@ def _compile(kind: str, type: "Type | Array | Struct", version: int, flexible: b
     return names[kind]
 
 
+_compiled = cache(_compile)
+
+
 def _function_source(
     kind: str, type: "Type | Array | Struct", version: int, flexible: bool, nullable: bool = False
 ) -> tuple[str, dict[str, Any]]:
     source = _Source(version, flexible)
     if kind == "read":
-        source.line("buffer = reader.buffer")
+        source.line("buffer, size = reader.buffer, reader.size")
         source.line(f"return {_read(source, type, nullable)}, position")
         head = "def read(reader, position):"
     else:
@@ -246,7 +242,22 @@ def _read(source: _Source, type: "Type | Array | Struct", nullable: bool) -> str
     value = source.variable()
     if type.code is None:
         reader = source.name("read", type.reader(source.flexible, nullable))
+        in_place = source.flexible and type is STRING
+        if in_place:
+            source.line(f"{value} = buffer[position]")
+            source.open(f"if 0 < {value} < 0x80 and position + {value} <= size:")
+            source.line(f"position += {value}")
+            source.line(f"{value} = str(buffer[position - {value} + 1:position], 'utf-8')")
+            source.close()
+            if nullable:
+                source.open(f"elif {value} == 0:")
+                source.line(f"{value} = None")
+                source.line("position += 1")
+                source.close()
+            source.open("else:")
         source.line(f"{value}, position = {reader}(reader, position)")
+        if in_place:
+            source.close()
     else:
         fixed = struct.Struct(">" + type.code)
         source.line(f"{value}, = {source.name('fixed', fixed.unpack_from)}(buffer, position)")
@@ -296,7 +307,14 @@ def _read_array(source: _Source, element: "Type | Struct", nullable: bool) -> st
     size_min = element.size_min(source.version, source.flexible) if isinstance(element, Struct) else element.size_min
     count, elements = source.variable(), source.variable()
     read_count = source.name("read", array_length_reader(source.flexible, nullable))
-    source.line(f"{count}, position = {read_count}(reader, position)")
+    if source.flexible:
+        source.line(f"{count} = buffer[position] - 1")
+        source.line("position += 1")
+        source.open(f"if not 0 <= {count} < 0x7F:")
+        source.line(f"{count}, position = {read_count}(reader, position - 1)")
+        source.close()
+    else:
+        source.line(f"{count}, position = {read_count}(reader, position)")
     if nullable:
         source.line(f"{elements} = None")
         source.open(f"if {count} >= 0:")
@@ -333,7 +351,11 @@ def _write(source: _Source, type: "Type | Array | Struct", nullable: bool, value
         else:
             _write_struct(source, type, value)
     elif type.code is None:
-        source.line(f"{source.name('write', type.writer(source.flexible, nullable))}(writer, {value})")
+        write = source.name("write", type.writer(source.flexible, nullable))
+        if source.flexible and nullable:
+            source.line(f"writer.append(0) if {value} is None else {write}(writer, {value})")
+        else:
+            source.line(f"{write}(writer, {value})")
     else:
         source.line(f"writer += {source.name('fixed', struct.Struct('>' + type.code).pack)}({value})")
 
@@ -378,7 +400,10 @@ def _write_array(source: _Source, element: "Type | Struct", nullable: bool, valu
         source.line(f"{write_count}(writer, -1)")
         source.close()
         source.open("else:")
-    source.line(f"{write_count}(writer, len({value}))")
+    if source.flexible:
+        source.line(f"writer.append(len({value}) + 1) if len({value}) < 0x7F else {write_count}(writer, len({value}))")
+    else:
+        source.line(f"{write_count}(writer, len({value}))")
     each = source.variable()
     source.open(f"for {each} in {value}:")
     _write(source, element, False, each)

@@ -38,7 +38,7 @@ from refbroker.apis.k18_api_versions import API as API_VERSIONS
 from refbroker.apis.k18_api_versions import unsupported_version
 from refbroker.connections import Connection, Request
 from refbroker.fetch_sessions import FetchSessions
-from refbroker.frames import FrameBudget, FramePool, FrameReader, LogLimit, Refused
+from refbroker.frames import SMALL_FRAME_BYTES, FrameBudget, FramePool, FrameReader, LogLimit, Refused
 from refbroker.protocol import Api, ProtocolError, read_request_header
 from refbroker.streams import Acceptor, PlainStream
 
@@ -149,7 +149,8 @@ class Server:
         self.connections.add(connection)
         self._per_host[host] += 1
         self.broker.metrics.connections_opened += 1
-        stream.watch(partial(self._on_readable, connection))
+        connection.on_readable = partial(self._on_readable, connection)
+        stream.watch(connection.on_readable)
         return connection
 
     async def _sweep(self) -> None:
@@ -187,20 +188,20 @@ class Server:
     def _come_back(self, connection: Connection) -> None:
         """To a request that came with the last one, where the event loop will not tell us of it."""
         if connection.frames.has_whole or connection.stream.pending():
-            self._loop.call_soon(self._on_readable, connection)
+            self._loop.call_soon(connection.on_readable)
 
     def _serve_request(self, connection: Connection) -> bool:
         """One request and its response. True where more has come with it, False where there was no whole request, or
         its response must wait."""
         connection.started = connection.waiting_since  # where the frame came with the one before it
-        frame = connection.frames.next()
+        frame = connection.frames.next() if connection.frames.received_bytes else None
         if frame is None:
             frame = self._receive(connection)
             if frame is None:
                 return False
         connection.waiting_since = None
         request = self._decode(connection, frame)
-        if request.served.handle_all is None or connection.frames.is_large or not self._turn:
+        if request.served.handle_all is None or connection.frames.size > SMALL_FRAME_BYTES or not self._turn:
             return self._answered(request, self._handle(request))
         connection.in_turn = True  # others come in this turn
         self._together.append(request)
@@ -236,7 +237,7 @@ class Server:
         if unsent is not None:
             self._work(connection, api, unsent)
             return False
-        self._responded(connection, api)
+        self.broker.metrics.request(api.name, connection.waiting_since - connection.started)
         return connection.frames.received_bytes > 0
 
     def _receive(self, connection: Connection) -> memoryview | None:
@@ -253,12 +254,12 @@ class Server:
                 frames.end()
                 self._close(connection)
                 return None
-            was_announced = frames.announced
+            was_announced = frames.size >= 0
             frames.received(count)
             frame = frames.next()
-            if frames.announced and not was_announced:
+            if frames.size >= 0 and not was_announced:
                 connection.started = connection.waiting_since = self._loop.time()
-            if frames.is_large:
+            if frames.size > SMALL_FRAME_BYTES:
                 self._bound(connection)
             if frame is not None or count < len(space):
                 return frame
@@ -300,15 +301,16 @@ class Server:
     def _respond(self, request: Request, response: Any, *, may_hold: bool = False) -> Coroutine | None:
         """Send a response, or a part of it: then the rest is the coroutine's. One that may be held is sent at the end of
         the turn, together with those of the connection's other requests that came with it."""
-        connection, served, header, *_ = request
-        self._budget.done(connection)
+        connection, api, header = request.connection, request.served.api, request.header
+        if self._budget.bytes:
+            self._budget.done(connection)
         connection.frames.done()
+        connection.waiting_since = self._loop.time()
         if response is None:
             return None
-        connection.waiting_since = self._loop.time()
         metrics = self.broker.metrics
-        metrics.errors_in(served.api, response)
-        parts = served.api.response_frame(header.version, header.correlation_id, response)
+        metrics.errors_in(api, response)
+        parts = api.response_frame(header.version, header.correlation_id, response)
         for part in parts:
             metrics.bytes_out += part.size if hasattr(part, "file") else len(part)
         if may_hold and len(parts) == 1:
@@ -349,10 +351,6 @@ class Server:
         held = b"".join(connection.held)
         connection.held.clear()
         return connection.stream.write([held])
-
-    def _responded(self, connection: Connection, api: Api) -> None:
-        now = connection.waiting_since = self._loop.time()
-        self.broker.metrics.request(api.name, now - connection.started)
 
     def _wait(self, request: Request, response: Coroutine | apis.Later) -> None:
         """For an answer that is not there yet."""
@@ -412,10 +410,10 @@ class Server:
         if self._stopping:
             self._close(connection)
             return
+        now = connection.waiting_since = self._loop.time()
         if api is not None:
-            self._responded(connection, api)
-        connection.waiting_since = self._loop.time()
-        connection.stream.watch(partial(self._on_readable, connection))
+            self.broker.metrics.request(api.name, now - connection.started)
+        connection.stream.watch(connection.on_readable)
         self._come_back(connection)
 
     def _abort(self, connection: Connection, reason: str) -> None:

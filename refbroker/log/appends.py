@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.log.batch import Batch, validate_produce
+from refbroker.log.batch import Batch, CorruptBatch, validate_produce
 from refbroker.log.content import Appended
 
 RUN_BATCHES_MAX = 1024  # as many buffers as one writev takes
@@ -52,7 +52,7 @@ def _accepted(partition: Any, records: bytearray | memoryview, now_ms: int, zstd
     if partition.offline is not None:
         raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, partition.offline)
     config = partition.config
-    (batch,) = validate_produce(
+    batch = validate_produce(
         records, config.max_message_bytes, now_ms=now_ms, log_append_time=partition.log_append_time, zstd=zstd,
         before_max_ms=config.message_timestamp_before_max_ms, after_max_ms=config.message_timestamp_after_max_ms,
     )  # fmt: skip
@@ -72,16 +72,6 @@ def _repeat(partition: Any, batch: Batch) -> Appended:
     )  # fmt: skip
 
 
-def must_roll(partition: Any, batch: Batch, base_offset: int, now_ms: int, behind: int = 0, batches: int = 0) -> bool:
-    """Must the batch, with this base offset, go to a new segment? `behind` so many bytes of so many batches that are yet
-    to be written."""
-    timestamp = now_ms if partition.log_append_time else batch.max_timestamp
-    last_offset = base_offset + batch.last_offset_delta
-    return partition.active.should_roll(
-        batch.size, timestamp, last_offset, now_ms, partition.config, partition.roll_ms, behind, batches
-    )
-
-
 class Run:
     """Batches that are written together; what becomes of them goes to their numbers in `results`."""
 
@@ -97,14 +87,22 @@ class Run:
         self._producers: set[int] = set()
         self._bytes = 0
         self._end = self._partition.log_end_offset
+        self._room: Any = None
 
     def takes(self, batch: Batch) -> bool:
         """Can it be written with those that are there?"""
-        if not self._batches:
+        count = len(self._batches)
+        if count == 0:
             return True
-        if batch.producer_id in self._producers or len(self._batches) >= RUN_BATCHES_MAX:
+        if batch.producer_id in self._producers or count >= RUN_BATCHES_MAX:
             return False
-        return not must_roll(self._partition, batch, self._end, self._now_ms, self._bytes, len(self._batches))
+        if self._room is None:
+            try:
+                self._room = self._partition.room(self._now_ms)
+            except (OSError, CorruptBatch):  # the segment cannot be read: the append itself meets that, and has an answer
+                return False
+        timestamp = self._now_ms if self._partition.log_append_time else batch.max_timestamp
+        return self._room.has(self._bytes + batch.size, self._end + batch.last_offset_delta, timestamp, count + 1)
 
     def add(self, number: int, batch: Batch) -> None:
         self._numbers.append(number)

@@ -216,7 +216,7 @@ def validate_produce(
     before_max_ms: int = UNLIMITED,
     after_max_ms: int = UNLIMITED,
     zstd: bool = True,
-) -> list[Batch]:
+) -> Batch:
     """The one batch that a client may append to a partition; raises KafkaError with the code of the first broken rule.
 
     `log_append_time` is the topic's message.timestamp.type; `zstd` is false for Produce before version 7.
@@ -250,7 +250,7 @@ def validate_produce(
         _check_timestamps(batch, now_ms, before_max_ms, after_max_ms)
     elif batch.is_log_append_time:
         raise KafkaError(ErrorCode.INVALID_TIMESTAMP, "a producer must not set the timestamp type to LogAppendTime")
-    return [batch]
+    return batch
 
 
 def _only_batch(records: bytes | bytearray | memoryview | None, zstd: bool) -> Batch:
@@ -290,6 +290,8 @@ def _check_timestamps(batch: Batch, now_ms: int, before_max_ms: int, after_max_m
     """The first record's timestamp and the largest one, as the header gives them; -1 is "none set"."""
     largest = batch.max_timestamp
     first = largest if batch.is_log_append_time else batch.base_timestamp
+    if 0 <= now_ms - first <= before_max_ms and 0 <= now_ms - largest <= before_max_ms and first >= 0 and largest >= 0:
+        return  # nearly all
     for timestamp in (first, largest):
         if timestamp == NO_TIMESTAMP:
             if batch.is_log_append_time:

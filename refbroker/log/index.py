@@ -187,9 +187,9 @@ class OffsetIndex(_Index):
         """Replace the file's content. Not atomic: an index is derived, and rebuilt after a crash."""
         self._rewrite([(self._relative(offset), position) for offset, position in entries])
 
-    def is_full(self, bytes_max: int, more: int = 0) -> bool:
-        """With so many more entries."""
-        return len(self) + more >= bytes_max // self.ENTRY.size
+    def free(self, bytes_max: int) -> int:
+        """Room for so many more entries in so many bytes."""
+        return bytes_max // self.ENTRY.size - len(self._first)
 
 
 class TimeIndex(_Index):
@@ -239,9 +239,9 @@ class TimeIndex(_Index):
         """Replace the file's content. Not atomic: an index is derived, and rebuilt after a crash."""
         self._rewrite([(timestamp, self._relative(offset)) for timestamp, offset in entries])
 
-    def is_full(self, bytes_max: int, more: int = 0) -> bool:
-        """One slot is kept free for the entry that a segment gets when it is rolled or closed."""
-        return len(self) + more >= bytes_max // self.ENTRY.size - 1
+    def free(self, bytes_max: int) -> int:
+        """One slot is kept for the entry that a segment gets when it is rolled or closed."""
+        return bytes_max // self.ENTRY.size - len(self._first) - 1
 
 
 # ---------------------------------------------------------------- parsers, pure

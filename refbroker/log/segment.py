@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from refbroker.config import LogConfig
-from refbroker.log.batch import Batch, CorruptBatch
+from refbroker.log.batch import UNLIMITED, Batch, CorruptBatch
 from refbroker.log.disk import Disk, File, TornAppend
 from refbroker.log.index import RELATIVE_OFFSET_MAX, CorruptIndex, OffsetIndex, TimeIndex
 from refbroker.log.scan import WALK_CHUNK_BYTES, header_at, headers
@@ -89,6 +89,21 @@ class IndexEntries:
         """The time index of a segment that is closed here."""
         self._add_time()
         return self.times
+
+
+class Room(NamedTuple):
+    """What still goes into a segment. With what does not, the next one begins."""
+
+    size: int  # bytes
+    last_offset: int
+    max_timestamp: int
+    batches: int
+
+    def has(self, size: int, last_offset: int, max_timestamp: int, batches: int) -> bool:
+        """For so many batches of that size together."""
+        return (
+            size <= self.size and last_offset <= self.last_offset and max_timestamp <= self.max_timestamp and batches <= self.batches
+        )
 
 
 class Segment:
@@ -172,30 +187,22 @@ class Segment:
         except TornAppend as error:  # of an index: it is written anew the next time
             raise OSError(error.errno, error.strerror, error.filename) from error
 
-    def should_roll(
-        self, size: int, max_timestamp: int, last_offset: int, now_ms: int, config: LogConfig, roll_ms: int,
-        behind: int, batches: int,
-    ) -> bool:  # fmt: skip
-        """Must `size` more bytes, up to `last_offset`, `behind` so many bytes of so many batches that are to be written
-        here, go to a new segment? By bytes, time, full index, offset overflow."""
-        if not self.size:  # the first batch of a segment is written alone: the age of the others counts from it
-            return batches > 0 or last_offset - self.base_offset > RELATIVE_OFFSET_MAX
-        filled = self.size + behind
-        if filled > config.segment_bytes - size or filled > POSITION_MAX - size:
-            return True
-        if last_offset - self.base_offset > RELATIVE_OFFSET_MAX:
-            return True
-        if self.age_ms(max_timestamp, now_ms) > roll_ms:
-            return True
-        index_bytes = config.segment_index_bytes
-        return self.offset_index.is_full(index_bytes, batches) or self.time_index.is_full(index_bytes, batches)
-
-    def age_ms(self, max_timestamp: int, now_ms: int) -> int:
-        """How long a segment waits to be rolled: counted by its records' own timestamps where they have any."""
+    def room(self, now_ms: int, config: LogConfig, roll_ms: int) -> Room:
+        """By bytes, offset overflow, full index, and time: counted by the records' own timestamps where they have any."""
+        if not self.size:  # the first batch is written alone: the age of the others counts from it
+            return Room(UNLIMITED, self.base_offset + RELATIVE_OFFSET_MAX, UNLIMITED, 1)
         first = self._first_timestamp
         if first is None:
             first = self._first_timestamp = header_at(self.file, 0, self.size).max_timestamp
-        return max_timestamp - first if first >= 0 else now_ms - self.created_ms
+        if first >= 0:
+            newest = first + roll_ms
+        else:
+            newest = UNLIMITED if now_ms - self.created_ms <= roll_ms else NO_TIMESTAMP - 1
+        index_bytes = config.segment_index_bytes
+        return Room(
+            min(config.segment_bytes, POSITION_MAX) - self.size, self.base_offset + RELATIVE_OFFSET_MAX, newest,
+            min(self.offset_index.free(index_bytes), self.time_index.free(index_bytes)),
+        )  # fmt: skip
 
     def seal(self) -> None:
         """The last entry of the time index, at a roll or a clean close (rule 4). Raises OSError."""

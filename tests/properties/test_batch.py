@@ -169,7 +169,7 @@ def test_no_records_at_all_is_an_invalid_record():
 def test_the_smallest_and_the_largest_batch_are_accepted():
     smallest = build([Record(0, T, None, None)])
     assert len(smallest) == HEADER_SIZE + 7
-    assert validate_produce(smallest, len(smallest), now_ms=T)[0].record_count == 1
+    assert validate_produce(smallest, len(smallest), now_ms=T).record_count == 1
     with pytest.raises(KafkaError):
         validate_produce(smallest, len(smallest) - 1, now_ms=T)
 
@@ -177,7 +177,7 @@ def test_the_smallest_and_the_largest_batch_are_accepted():
 @pytest.mark.parametrize("codec", range(5))
 def test_compressed_batches_pass_unopened(codec):
     records = three(codec=codec)
-    (batch,) = validate_produce(memoryview(records), 1000, now_ms=T)
+    batch = validate_produce(memoryview(records), 1000, now_ms=T)
     assert batch.codec == codec and batch.view.obj is records
 
 
@@ -234,7 +234,7 @@ def test_hostile_bytes_get_a_code_and_nothing_else(data):
 def test_a_hostile_header_with_a_right_crc_gets_a_code_or_is_sane(position, value):
     data = patched(">B", position, value)
     try:
-        (batch,) = validate_produce(data, 1000, now_ms=T)
+        batch = validate_produce(data, 1000, now_ms=T)
     except KafkaError:
         return
     assert batch.base_offset == 0 and batch.record_count == batch.last_offset_delta + 1 == 3 and batch.size == len(data)

@@ -201,10 +201,10 @@ def test_an_index_must_not_reach_beyond_its_log(tmp_path):
 def test_full_the_time_index_keeps_one_slot_for_the_close(tmp_path):
     offsets, times = OffsetIndex(DISK, f"{tmp_path}/o", 0), TimeIndex(DISK, f"{tmp_path}/t", 0)
     for number in range(1, 4):
-        assert not offsets.is_full(24) and (number == 3) == times.is_full(36)
+        assert offsets.free(24) == 4 - number and times.free(36) == 3 - number
         offsets.append(number, number)
         times.append(number, number)
-    assert offsets.is_full(24) and times.is_full(36)
+    assert offsets.free(24) == 0 and times.free(36) == -1
 
 
 def test_a_closed_index_goes_on(tmp_path):
