@@ -15,8 +15,8 @@ class Connection:
     waits for the end of the event loop's turn."""
 
     __slots__ = (
-        "stream", "on_readable", "held", "host", "peer", "listener", "frames", "task", "in_turn", "waiting_since", "started", "reason", "closed",
-        "__weakref__",
+        "stream", "on_readable", "held", "host", "peer", "listener", "frames", "task", "in_turn", "waiting_since", "started",
+        "reason", "closed", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, stream: Any, host: str, port: int, listener: str, now: float, frames: FrameReader):

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 from uuid import UUID as UUIDValue
 
 ELEMENTS_MAX = 100_000  # an element of three bytes becomes a dict of hundreds: this bounds the factor
+INT32_MAX = 2**31 - 1
 STRING_BYTES_MAX = 0x7FFF  # what the older encoding can express; Kafka holds the flexible one to it too
 VARINT_SHIFT_MAX = 28  # 5 bytes of 7 bits hold 32 bits
 UUIDS_CACHED = 4096  # making a UUID object costs more than decoding the rest of a fetch request
@@ -180,47 +181,25 @@ def array_length_writer(flexible: bool, nullable: bool) -> Write:
     return length_writer(_INT32, flexible, nullable, "array")
 
 
-def _string_reader(flexible: bool, nullable: bool) -> Read:
-    read_length = length_reader(_INT16, flexible, nullable, "string")
-
-    def read(reader: Reader, position: int) -> tuple[str | None, int]:
-        length, position = read_length(reader, position)
-        if length < 0:
-            return None, position
-        end = position + length
-        if end > reader.size or length > STRING_BYTES_MAX:
-            raise ProtocolError(f"string of {length} bytes where {reader.size - position} remain")
-        return str(reader.buffer[position:end], "utf-8"), end
-
-    return read
+def _text(view: memoryview) -> str:
+    return str(view, "utf-8")
 
 
-def _string_writer(flexible: bool, nullable: bool) -> Write:
-    write_length = length_writer(_INT16, flexible, nullable, "string")
+def _sized_reader(
+    fixed: struct.Struct, what: str, take: Callable[[memoryview], Any], bytes_max: int = INT32_MAX
+) -> Callable[[bool, bool], Read]:
+    """Of what is a length and so many bytes; `take` makes the value of them."""
 
-    def write(writer: Writer, value: str | None) -> None:
-        if value is None:
-            write_length(writer, -1)
-            return
-        data = value.encode()
-        assert len(data) <= STRING_BYTES_MAX, f"string of {len(data)} bytes"
-        write_length(writer, len(data))
-        writer += data
-
-    return write
-
-
-def _block_reader(take: Callable[[memoryview], Any]) -> Callable[[bool, bool], Read]:
     def make(flexible: bool, nullable: bool) -> Read:
-        read_length = length_reader(_INT32, flexible, nullable, "bytes")
+        read_length = length_reader(fixed, flexible, nullable, what)
 
         def read(reader: Reader, position: int) -> tuple[Any, int]:
             length, position = read_length(reader, position)
             if length < 0:
                 return None, position
             end = position + length
-            if end > reader.size:
-                raise ProtocolError(f"{length} bytes announced where {reader.size - position} remain")
+            if end > reader.size or length > bytes_max:
+                raise ProtocolError(f"{what} of {length} bytes where {reader.size - position} remain")
             return take(reader.buffer[position:end]), end
 
         return read
@@ -228,17 +207,24 @@ def _block_reader(take: Callable[[memoryview], Any]) -> Callable[[bool, bool], R
     return make
 
 
-def _bytes_writer(flexible: bool, nullable: bool) -> Write:
-    write_length = length_writer(_INT32, flexible, nullable, "bytes")
+def _sized_writer(
+    fixed: struct.Struct, what: str, data_of: Callable[[Any], Any], bytes_max: int = INT32_MAX
+) -> Callable[[bool, bool], Write]:
+    def make(flexible: bool, nullable: bool) -> Write:
+        write_length = length_writer(fixed, flexible, nullable, what)
 
-    def write(writer: Writer, value: Any) -> None:
-        if value is None:
-            write_length(writer, -1)
-        else:
-            write_length(writer, len(value))
-            writer += value
+        def write(writer: Writer, value: Any) -> None:
+            if value is None:
+                write_length(writer, -1)
+                return
+            data = data_of(value)
+            assert len(data) <= bytes_max, f"{what} of {len(data)} bytes"
+            write_length(writer, len(data))
+            writer += data
 
-    return write
+        return write
+
+    return make
 
 
 def _records_writer(flexible: bool, nullable: bool) -> Write:
@@ -287,6 +273,7 @@ UINT32 = Type("uint32", 0, 4, "I")
 INT64 = Type("int64", 0, 8, "q")
 FLOAT64 = Type("float64", 0.0, 8, "d")
 UUID = Type("uuid", ZERO_UUID, 16, None, _uuid_reader, _uuid_writer)
-STRING = Type("string", "", 1, None, _string_reader, _string_writer)
-BYTES = Type("bytes", b"", 1, None, _block_reader(bytes), _bytes_writer)  # copied: they outlive the request
-RECORDS = Type("records", None, 1, None, _block_reader(lambda view: view), _records_writer)  # a view of the frame
+STRING = Type("string", "", 1, None, _sized_reader(_INT16, "string", _text, STRING_BYTES_MAX),
+              _sized_writer(_INT16, "string", str.encode, STRING_BYTES_MAX))  # fmt: skip
+BYTES = Type("bytes", b"", 1, None, _sized_reader(_INT32, "bytes", bytes), _sized_writer(_INT32, "bytes", memoryview))  # copied
+RECORDS = Type("records", None, 1, None, _sized_reader(_INT32, "bytes", lambda view: view), _records_writer)  # a view of the frame

@@ -101,16 +101,6 @@ class Api:
     def decode_response(self, version: int, view: Any, position: int = 0) -> dict[str, Any]:
         return decode_message(self.response, version, version >= self.flexible, memoryview(view), position)
 
-    def encode_request(self, version: int, value: Mapping[str, Any]) -> list[Any]:
-        writer = Writer()
-        self.request.writer(version, version >= self.flexible)(writer, value)
-        return writer.parts()
-
-    def encode_response(self, version: int, value: Mapping[str, Any]) -> list[Any]:
-        writer = Writer()
-        self.response.writer(version, version >= self.flexible)(writer, value)
-        return writer.parts()
-
     def body_position(self, header: RequestHeader, view: memoryview) -> int:
         """Where the message begins: behind the header's tagged fields, which are skipped."""
         if header.version < self.flexible:
@@ -123,7 +113,7 @@ class Api:
         """A whole request as a client sends it."""
         name = (client_id or "").encode()
         header = _HEADER.pack(self.key, version, correlation_id, -1 if client_id is None else len(name)) + name
-        body = b"".join(self.encode_request(version, value))
+        body = self.request.encode(version, value, flexible=self.is_flexible(version))
         tags = b"\x00" if self.is_flexible(version) else b""
         return b"".join((struct.pack(">i", len(header) + len(tags) + len(body)), header, tags, body))
 

@@ -3,14 +3,18 @@
 A schema is a `Struct` of `Field`s, each with the versions that have it. For each version it is compiled, when first
 used: the source of one function is written and executed, as `namedtuple` and `dataclass` do it. Its structs and arrays
 are plain statements and loops, a run of fixed-size fields is one `struct` call, and every other field is a call of its
-type's reader or writer in `primitives.py`. Produce v9 is read by (`_function_source` gives it for any of them):
+type's reader or writer in `primitives.py`; strings and counts whose length takes one byte are read in place, which spares a
+small request a tenth of all that is done for it. Produce v9 is read by (`_function_source` gives it for any of them):
 
     def read(reader, position):
-        buffer = reader.buffer
-        v1, position = read_0(reader, position)
+        buffer, size = reader.buffer, reader.size
+        ...                                             # v1, the transactional id
         v2, v3 = fixed_1(buffer, position)
         position += 6
-        v4, position = read_2(reader, position)         # the number of elements
+        v4 = buffer[position] - 1                       # the number of elements
+        position += 1
+        if not 0 <= v4 < 127:
+            v4, position = read_2(reader, position - 1)
         reader.take_elements(v4, 3, position)
         v5 = []
         for _ in range(v4):
@@ -31,6 +35,7 @@ Apache Kafka differs: it generates Java classes from its definitions, and takes 
 
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -159,12 +164,12 @@ class _Source:
     def line(self, text: str) -> None:
         self.lines.append("    " * self._indent + text)
 
-    def open(self, text: str) -> None:
-        """A line that begins a block."""
-        self.line(text)
+    @contextmanager
+    def block(self, head: str) -> Iterator[None]:
+        """What is written meanwhile belongs to the statement that this line begins."""
+        self.line(head)
         self._indent += 1
-
-    def close(self) -> None:
+        yield
         self._indent -= 1
 
     def variable(self) -> str:
@@ -242,22 +247,20 @@ def _read(source: _Source, type: "Type | Array | Struct", nullable: bool) -> str
     value = source.variable()
     if type.code is None:
         reader = source.name("read", type.reader(source.flexible, nullable))
-        in_place = source.flexible and type is STRING
-        if in_place:
+        general = f"{value}, position = {reader}(reader, position)"
+        if source.flexible and type is STRING:
             source.line(f"{value} = buffer[position]")
-            source.open(f"if 0 < {value} < 0x80 and position + {value} <= size:")
-            source.line(f"position += {value}")
-            source.line(f"{value} = str(buffer[position - {value} + 1:position], 'utf-8')")
-            source.close()
+            with source.block(f"if 0 < {value} < 0x80 and position + {value} <= size:"):
+                source.line(f"position += {value}")
+                source.line(f"{value} = str(buffer[position - {value} + 1:position], 'utf-8')")
             if nullable:
-                source.open(f"elif {value} == 0:")
-                source.line(f"{value} = None")
-                source.line("position += 1")
-                source.close()
-            source.open("else:")
-        source.line(f"{value}, position = {reader}(reader, position)")
-        if in_place:
-            source.close()
+                with source.block(f"elif {value} == 0:"):
+                    source.line(f"{value} = None")
+                    source.line("position += 1")
+            with source.block("else:"):
+                source.line(general)
+        else:
+            source.line(general)
     else:
         fixed = struct.Struct(">" + type.code)
         source.line(f"{value}, = {source.name('fixed', fixed.unpack_from)}(buffer, position)")
@@ -283,12 +286,10 @@ def _read_struct(source: _Source, schema: Struct) -> str:
     source.line(f"{result} = {{" + ", ".join(f"{name!r}: {value}" for name, value in values.items()) + "}")
     if source.flexible:
         known = {field.tag: (field.name, _compile_tagged("read", field, source)) for field in _tagged(schema, source)}
-        source.open("if buffer[position]:")
-        source.line(f"position = read_tagged(reader, position, {source.name('tagged', known)}, {result})")
-        source.close()
-        source.open("else:")
-        source.line("position += 1")
-        source.close()
+        with source.block("if buffer[position]:"):
+            source.line(f"position = read_tagged(reader, position, {source.name('tagged', known)}, {result})")
+        with source.block("else:"):
+            source.line("position += 1")
     return result
 
 
@@ -297,9 +298,8 @@ def _read_nullable_struct(source: _Source, schema: Struct) -> str:
     result = source.variable()
     source.line(f"{result} = None")
     source.line("position += 1")
-    source.open("if buffer[position - 1] < 0x80:")
-    source.line(f"{result} = {_read_struct(source, schema)}")
-    source.close()
+    with source.block("if buffer[position - 1] < 0x80:"):
+        source.line(f"{result} = {_read_struct(source, schema)}")
     return result
 
 
@@ -310,26 +310,22 @@ def _read_array(source: _Source, element: "Type | Struct", nullable: bool) -> st
     if source.flexible:
         source.line(f"{count} = buffer[position] - 1")
         source.line("position += 1")
-        source.open(f"if not 0 <= {count} < 0x7F:")
-        source.line(f"{count}, position = {read_count}(reader, position - 1)")
-        source.close()
+        with source.block(f"if not 0 <= {count} < 0x7F:"):
+            source.line(f"{count}, position = {read_count}(reader, position - 1)")
     else:
         source.line(f"{count}, position = {read_count}(reader, position)")
     if nullable:
         source.line(f"{elements} = None")
-        source.open(f"if {count} >= 0:")
-    source.line(f"reader.take_elements({count}, {size_min}, position)")
-    if isinstance(element, Type) and element.code is not None:
-        unpack = source.name("fixed", struct.unpack_from)
-        source.line(f"{elements} = list({unpack}(f'>{{{count}}}{element.code}', buffer, position))")
-        source.line(f"position += {count} * {size_min}")
-    else:
-        source.line(f"{elements} = []")
-        source.open(f"for _ in range({count}):")
-        source.line(f"{elements}.append({_read(source, element, False)})")
-        source.close()
-    if nullable:
-        source.close()
+    with source.block(f"if {count} >= 0:") if nullable else nullcontext():
+        source.line(f"reader.take_elements({count}, {size_min}, position)")
+        if isinstance(element, Type) and element.code is not None:
+            unpack = source.name("fixed", struct.unpack_from)
+            source.line(f"{elements} = list({unpack}(f'>{{{count}}}{element.code}', buffer, position))")
+            source.line(f"position += {count} * {size_min}")
+        else:
+            source.line(f"{elements} = []")
+            with source.block(f"for _ in range({count}):"):
+                source.line(f"{elements}.append({_read(source, element, False)})")
     return elements
 
 
@@ -341,13 +337,11 @@ def _write(source: _Source, type: "Type | Array | Struct", nullable: bool, value
         _write_array(source, type.element, nullable, value)
     elif isinstance(type, Struct):
         if nullable:
-            source.open(f"if {value} is None:")
-            source.line("writer.append(0xFF)")
-            source.close()
-            source.open("else:")
-            source.line("writer.append(1)")
-            _write_struct(source, type, value)
-            source.close()
+            with source.block(f"if {value} is None:"):
+                source.line("writer.append(0xFF)")
+            with source.block("else:"):
+                source.line("writer.append(1)")
+                _write_struct(source, type, value)
         else:
             _write_struct(source, type, value)
     elif type.code is None:
@@ -377,12 +371,10 @@ def _write_struct(source: _Source, schema: Struct, value: str) -> None:
     if tagged:
         known = [(f.tag, f.name, f.fallback(), _compile_tagged("write", f, source)) for f in tagged]
         tags = source.name("tags", frozenset(field.name for field in tagged))
-        source.open(f"if not {tags}.isdisjoint({value}):")
-        source.line(f"write_tagged(writer, {source.name('tagged', known)}, {value})")
-        source.close()
-        source.open("else:")
-        source.line("writer.append(0)")
-        source.close()
+        with source.block(f"if not {tags}.isdisjoint({value}):"):
+            source.line(f"write_tagged(writer, {source.name('tagged', known)}, {value})")
+        with source.block("else:"):
+            source.line("writer.append(0)")
     else:
         source.line("writer.append(0)")
 
@@ -396,20 +388,16 @@ def _field_of(source: _Source, field: Field, value: str) -> str:
 def _write_array(source: _Source, element: "Type | Struct", nullable: bool, value: str) -> None:
     write_count = source.name("write", array_length_writer(source.flexible, nullable))
     if nullable:
-        source.open(f"if {value} is None:")
-        source.line(f"{write_count}(writer, -1)")
-        source.close()
-        source.open("else:")
-    if source.flexible:
-        source.line(f"writer.append(len({value}) + 1) if len({value}) < 0x7F else {write_count}(writer, len({value}))")
-    else:
-        source.line(f"{write_count}(writer, len({value}))")
-    each = source.variable()
-    source.open(f"for {each} in {value}:")
-    _write(source, element, False, each)
-    source.close()
-    if nullable:
-        source.close()
+        with source.block(f"if {value} is None:"):
+            source.line(f"{write_count}(writer, -1)")
+    with source.block("else:") if nullable else nullcontext():
+        if source.flexible:
+            source.line(f"writer.append(len({value}) + 1) if len({value}) < 0x7F else {write_count}(writer, len({value}))")
+        else:
+            source.line(f"{write_count}(writer, len({value}))")
+        each = source.variable()
+        with source.block(f"for {each} in {value}:"):
+            _write(source, element, False, each)
 
 
 # tagged fields: rare, so that a function for all of them is good enough

@@ -26,7 +26,6 @@ from refbroker.log.directory import StartupError
 from refbroker.log.disk import Disk, read_file
 from refbroker.log.threads import Threads
 
-GC_THRESHOLD = 20_000  # objects that have become more before cycles are looked for; 700 cost durable producers a tenth
 PROPERTIES_BYTES_MAX = 1 << 20  # a longer server.properties is some other file
 logger = logging.getLogger("refbroker")
 
@@ -44,7 +43,7 @@ def run(
     scrape = parse_address(metrics) if metrics else None
     topics = [parse_seed(seed) for seed in seeds]
     raise_descriptor_limit()
-    gc.set_threshold(GC_THRESHOLD)
+    gc.set_threshold(20_000)  # objects more than at the last look for cycles; Python's 700 cost durable producers a tenth
     threads = Threads()
     limit_us = idle_poll.default_limit_us(disk) if idle_poll_us is None else idle_poll_us
     idle_poll.run(_serve(config, disk, topics, scrape, accept_loss=accept_loss, threads=threads), limit_us, threads)

@@ -195,10 +195,8 @@ class Server:
         its response must wait."""
         connection.started = connection.waiting_since  # where the frame came with the one before it
         frame = connection.frames.next() if connection.frames.received_bytes else None
-        if frame is None:
-            frame = self._receive(connection)
-            if frame is None:
-                return False
+        if frame is None and (frame := self._receive(connection)) is None:
+            return False
         connection.waiting_since = None
         request = self._decode(connection, frame)
         if request.served.handle_all is None or connection.frames.size > SMALL_FRAME_BYTES or not self._turn:

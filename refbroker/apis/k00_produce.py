@@ -86,8 +86,7 @@ def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any]
         except KafkaError as error:
             outcome = error
         _note(broker, partition, outcome, result, flushes)
-    waits = _waits(broker, flushes) if flushes and request["acks"] else {}
-    return _answer(broker, request["acks"], responses, flushes, waits)
+    return _answer(broker, request["acks"], responses, flushes, _waits(broker, flushes) if flushes and request["acks"] else {})
 
 
 def handle_all(broker: Any, requests: list[tuple[dict[str, Any], Any]]) -> list[dict[str, Any] | None | Later | Disconnect]:

@@ -91,18 +91,18 @@ class Run:
 
     def takes(self, batch: Batch) -> bool:
         """Can it be written with those that are there?"""
-        count = len(self._batches)
-        if count == 0:
+        if not self._batches:
             return True
-        if batch.producer_id in self._producers or count >= RUN_BATCHES_MAX:
+        if batch.producer_id in self._producers or len(self._batches) >= RUN_BATCHES_MAX:
             return False
+        partition = self._partition
         if self._room is None:
             try:
-                self._room = self._partition.room(self._now_ms)
+                self._room = partition.active.room(self._now_ms, partition.config, partition.roll_ms)
             except (OSError, CorruptBatch):  # the segment cannot be read: the append itself meets that, and has an answer
                 return False
-        timestamp = self._now_ms if self._partition.log_append_time else batch.max_timestamp
-        return self._room.has(self._bytes + batch.size, self._end + batch.last_offset_delta, timestamp, count + 1)
+        timestamp = self._now_ms if partition.log_append_time else batch.max_timestamp
+        return self._room.has(self._bytes + batch.size, self._end + batch.last_offset_delta, timestamp, len(self._batches) + 1)
 
     def add(self, number: int, batch: Batch) -> None:
         self._numbers.append(number)

@@ -108,7 +108,6 @@ class Flusher:
         self._clock = clock
         self._period_ms = period_ms
         self._threads = threads or Threads()
-        self._owns_threads = threads is None
         self._in_flight: dict[FlushTarget, list[int]] = {}  # and what has been asked for meanwhile: `upto`s of `request`
         self._waiting: dict[FlushTarget, list[tuple[int, asyncio.Future[None]]]] = {}  # by offset
         self._landed = asyncio.Event()  # set when a flush has come to its end
@@ -157,8 +156,6 @@ class Flusher:
         while self._in_flight:
             self._landed.clear()
             await self._landed.wait()
-        if self._owns_threads:
-            self._threads.stop()
 
     # ------------------------------------------------------------ inside
 

@@ -37,7 +37,7 @@ from refbroker.log.content import Appended, Content, FetchSlice, Owner
 from refbroker.log.disk import Disk, TornAppend
 from refbroker.log.flush import FlushJob
 from refbroker.log.scan import batches, header_at
-from refbroker.log.segment import Damaged, FileRegion, Room, Segment
+from refbroker.log.segment import Damaged, FileRegion, Segment
 
 TRANSIENT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 TAIL_ENTRIES_MAX = 256  # positions of the latest batches, so that consumers at the end need no lookup
@@ -118,19 +118,15 @@ class Partition:
         """Put one batch after the other there, with as few writes as can be; each has its result."""
         return appends.append_all(self, group, now_ms)
 
-    def room(self, now_ms: int) -> Room:
-        """In the active segment. Raises OSError, CorruptBatch."""
-        return self.active.room(now_ms, self.config, self.roll_ms)
-
     def append_run(self, batches: Sequence[Batch], now_ms: int) -> list[Appended]:
         """Put accepted batches at the end of the log by one write. Raises KafkaError; then none of them was appended."""
         if self.offline is not None:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self.offline)
         end = self.log_end_offset
         try:
-            first = batches[0]
-            timestamp = now_ms if self.log_append_time else first.max_timestamp
-            if not self.room(now_ms).has(first.size, end + first.last_offset_delta, timestamp, 1):
+            timestamp = now_ms if self.log_append_time else batches[0].max_timestamp
+            room = self.active.room(now_ms, self.config, self.roll_ms)
+            if not room.has(batches[0].size, end + batches[0].last_offset_delta, timestamp, 1):
                 self._roll(now_ms)
             if self.epoch_unsaved:
                 self.epochs.save(self.disk)

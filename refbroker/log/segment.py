@@ -101,9 +101,8 @@ class Room(NamedTuple):
 
     def has(self, size: int, last_offset: int, max_timestamp: int, batches: int) -> bool:
         """For so many batches of that size together."""
-        return (
-            size <= self.size and last_offset <= self.last_offset and max_timestamp <= self.max_timestamp and batches <= self.batches
-        )
+        fits = size <= self.size and batches <= self.batches
+        return fits and last_offset <= self.last_offset and max_timestamp <= self.max_timestamp
 
 
 class Segment:

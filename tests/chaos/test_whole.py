@@ -72,7 +72,7 @@ def done():
 def answered_before_durable(monkeypatch):
     real = Flusher.durable
 
-    def at_once(self, partition, offset):
+    def at_once(self, partition, offset, waiters=1):
         if partition.topic.startswith("__"):
             return real(self, partition, offset)
         self.request(partition)
@@ -86,7 +86,7 @@ def flush_in_flight_is_enough(monkeypatch):
         self._landed.clear()
         await self._landed.wait()
 
-    def durable(self, partition, offset):
+    def durable(self, partition, offset, waiters=1):
         if partition.recovery_point >= offset:
             return done()
         self.request(partition)

@@ -27,11 +27,11 @@ NOW_MS = 1_795_446_000_000
 
 async def call(broker: Broker, api, version: int, request: dict) -> dict:
     """The response, after both messages have been bytes."""
-    decoded = api.decode_request(version, b"".join(api.encode_request(version, request)))
+    decoded = api.decode_request(version, api.request.encode(version, request, flexible=api.is_flexible(version)))
     response = await SERVED[api.key].handle(
         broker, decoded, SimpleNamespace(version=version, client_id="test", api_key=api.key, listener="PLAINTEXT")
     )
-    data = b"".join(api.encode_response(version, response))
+    data = api.response.encode(version, response, flexible=api.is_flexible(version))
     _read_by_kio(api, version, data)
     return api.decode_response(version, data)
 

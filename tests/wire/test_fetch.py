@@ -236,7 +236,7 @@ def test_partitions_with_records_go_to_the_end(tmp_path):
 def test_a_session_used_twice_at_a_time(tmp_path):
     async def story(broker, client, other):
         _, session, _ = await in_session(client, 0, 0, wanted(0))
-        ids = {"session_id": session, "session_epoch": 1, "max_wait_ms": 300, "min_bytes": 1}
+        ids = {"session_id": session, "session_epoch": 1, "max_wait_ms": 1000, "min_bytes": 1}
         poll = asyncio.ensure_future(client.call(FETCH, 12, request() | ids))
         await asyncio.sleep(0.05)
         assert (await in_session(other, session, 2))[0] == "NONE"

@@ -43,11 +43,11 @@ async def started(directory, topics=None, **keys):
 async def call(broker, key, version, request, client_id="c"):
     """Through the codecs of both sides, as over a connection."""
     api, handle, _ = SERVED[key]
-    decoded = api.decode_request(version, b"".join(bytes(part) for part in api.encode_request(version, request)))
+    decoded = api.decode_request(version, api.request.encode(version, request, flexible=api.is_flexible(version)))
     context = SimpleNamespace(api_key=key, version=version, client_id=client_id, client_host="/127.0.0.1", listener="PLAINTEXT",
                               correlation_id=1)
     response = await asyncio.wait_for(handle(broker, decoded, context), 20)
-    return api.decode_response(version, b"".join(bytes(part) for part in api.encode_response(version, response)))
+    return api.decode_response(version, api.response.encode(version, response, flexible=api.is_flexible(version)))
 
 
 def versions(key):
