@@ -28,7 +28,8 @@ def batch():
     return build([Record(0, NOW_MS, None, b"v" * 50)])
 
 
-def test_the_append_is_refused_and_the_partition_offline(tmp_path):
+@pytest.fixture
+def log(tmp_path):
     logs = opened(tmp_path)
     log = logs.create("t", 0, uuid.UUID(int=9), CONFIG)
     for _ in range(BATCHES):
@@ -40,7 +41,18 @@ def test_the_append_is_refused_and_the_partition_offline(tmp_path):
     file.write_bytes(data)
     log = opened(tmp_path).partitions["t", 0]
     assert log.offline is None
+    return log
+
+
+def test_the_append_is_refused_and_the_partition_offline(log):
     with pytest.raises(KafkaError) as refused:
         log.append(batch(), NOW_MS)
     assert refused.value.code is ErrorCode.KAFKA_STORAGE_ERROR
+    assert "magic" in log.offline
+
+
+def test_so_are_appends_that_come_together(log):
+    """Found by reading: the second of them asked for the segment's room, and what that met went through all requests of the turn."""
+    results = log.append_all([batch() for _ in range(3)], NOW_MS)
+    assert [result.code for result in results] == [ErrorCode.KAFKA_STORAGE_ERROR] * 3
     assert "magic" in log.offline

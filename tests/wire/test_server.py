@@ -151,6 +151,31 @@ def test_an_append_that_must_be_durable_is_answered_when_it_is(tmp_path):
     asyncio.run(story())
 
 
+def test_those_of_one_turn_wait_together_and_none_for_the_other_to_stay(tmp_path):
+    async def story():
+        async with running(tmp_path) as broker:
+            broker.partitions["t", 0].flush_to = 1
+            clients = [await Client.connect(broker) for _ in range(3)]
+            for client in clients:
+                await client.call(API_VERSIONS, 0, {})  # so that the server knows of all of them
+            sent = [PRODUCE.request_frame(9, 7, "test", produce_request(batch())) for _ in clients]
+            for client, data in zip(clients, sent):
+                client.writer.write(data)
+            while sum(connection.task is not None for connection in broker.server.connections) < len(clients):
+                await asyncio.sleep(0.001)
+            (waiting,) = broker.flusher.waiting
+            peer = "%s:%d" % clients[0].writer.get_extra_info("sockname")
+            (gone,) = (connection for connection in broker.server.connections if connection.peer == peer)
+            broker.server._abort(gone, "for a test")
+            assert await clients[0].closed() and not waiting.done()
+            waiting.set_result(None)
+            for client in clients[1:]:
+                assert (await client.receive(PRODUCE, 9))[1]["responses"][0]["partition_responses"][0]["error_code"] == 0
+                assert await client.call(API_VERSIONS, 0, {})
+
+    asyncio.run(story())
+
+
 def test_errors_of_produce(tmp_path):
     async def story():
         async with running(tmp_path, {"t": 2, "__consumer_offsets": 1}) as broker:
