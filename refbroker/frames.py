@@ -68,7 +68,14 @@ class FrameReader:
         if self.size < 0:
             if self.received_bytes < SIZE_BYTES:
                 return None
-            self._begin(_SIZE.unpack_from(self._view)[0])
+            (self.size,) = _SIZE.unpack_from(self._view)
+            if not 0 <= self.size <= self._bytes_max:
+                raise Refused(f"frame of {self.size} bytes, socket.request.max.bytes is {self._bytes_max}")
+            if self.size + SIZE_BYTES > len(self._view):
+                self._buffer = self._pool.take(self.size + 2 * SIZE_BYTES)
+                view = memoryview(self._buffer)[: self.size + 2 * SIZE_BYTES]
+                view[: self.received_bytes] = self._view[: self.received_bytes]
+                self._view = view
         end = SIZE_BYTES + self.size
         return self._view[SIZE_BYTES:end] if self.received_bytes >= end else None
 
@@ -79,16 +86,6 @@ class FrameReader:
             return False
         size = self.size if self.size >= 0 else _SIZE.unpack_from(self._view)[0]
         return self.received_bytes >= SIZE_BYTES + size
-
-    def _begin(self, size: int) -> None:
-        if size < 0 or size > self._bytes_max:
-            raise Refused(f"frame of {size} bytes, socket.request.max.bytes is {self._bytes_max}")
-        self.size = size
-        if size + SIZE_BYTES > len(self._view):
-            self._buffer = self._pool.take(size + 2 * SIZE_BYTES)
-            view = memoryview(self._buffer)[: size + 2 * SIZE_BYTES]
-            view[: self.received_bytes] = self._view[: self.received_bytes]
-            self._view = view
 
     def done(self) -> None:
         """Nobody looks at the frame any more. What came behind it is the beginning of the next one."""

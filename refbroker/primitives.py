@@ -186,9 +186,9 @@ def _text(view: memoryview) -> str:
 
 
 def _sized_reader(
-    fixed: struct.Struct, what: str, take: Callable[[memoryview], Any], bytes_max: int = INT32_MAX
+    fixed: struct.Struct, what: str, take: Callable[[memoryview], Any] | None, bytes_max: int = INT32_MAX
 ) -> Callable[[bool, bool], Read]:
-    """Of what is a length and so many bytes; `take` makes the value of them."""
+    """Of what is a length and so many bytes; `take` makes the value of them, or the value is a view of them."""
 
     def make(flexible: bool, nullable: bool) -> Read:
         read_length = length_reader(fixed, flexible, nullable, what)
@@ -200,7 +200,8 @@ def _sized_reader(
             end = position + length
             if end > reader.size or length > bytes_max:
                 raise ProtocolError(f"{what} of {length} bytes where {reader.size - position} remain")
-            return take(reader.buffer[position:end]), end
+            view = reader.buffer[position:end]
+            return view if take is None else take(view), end
 
         return read
 
@@ -276,4 +277,4 @@ UUID = Type("uuid", ZERO_UUID, 16, None, _uuid_reader, _uuid_writer)
 STRING = Type("string", "", 1, None, _sized_reader(_INT16, "string", _text, STRING_BYTES_MAX),
               _sized_writer(_INT16, "string", str.encode, STRING_BYTES_MAX))  # fmt: skip
 BYTES = Type("bytes", b"", 1, None, _sized_reader(_INT32, "bytes", bytes), _sized_writer(_INT32, "bytes", memoryview))  # copied
-RECORDS = Type("records", None, 1, None, _sized_reader(_INT32, "bytes", lambda view: view), _records_writer)  # a view of the frame
+RECORDS = Type("records", None, 1, None, _sized_reader(_INT32, "bytes", None), _records_writer)

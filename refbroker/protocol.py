@@ -31,7 +31,7 @@ from refbroker.primitives import (
     BOOL, BYTES, FLOAT64, INT8, INT16, INT32, INT64, RECORDS, STRING, UINT16, UINT32, UUID, ZERO_UUID,
     ProtocolError, Reader, Writer,
 )  # fmt: skip
-from refbroker.schema import MALFORMED, VERSION_MAX, Array, Field, Struct, decode_message, read_tagged
+from refbroker.schema import MALFORMED, VERSION_MAX, Array, Field, Struct, compiled, decode_message, read_tagged
 
 __all__ = [
     "BOOL", "BYTES", "FLOAT64", "INT8", "INT16", "INT32", "INT64", "RECORDS", "STRING", "UINT16", "UINT32", "UUID",
@@ -124,7 +124,7 @@ class Api:
         flexible = version >= self.flexible
         if flexible and self.key != API_VERSIONS_KEY:
             writer.append(0)
-        self.response.writer(version, flexible)(writer, value)
+        compiled("write", self.response, version, flexible)(writer, value)
         _SIZE_AND_CORRELATION.pack_into(writer, 0, len(writer) + writer.inserted_bytes - 4, correlation_id)
         return writer.parts()
 

@@ -120,19 +120,13 @@ class Struct:
         assert len(self.names) == len(fields), [field.name for field in fields]
         self.zero: Mapping[str, Any] = MappingProxyType({field.name: field.fallback() for field in fields})
 
-    def reader(self, version: int, flexible: bool) -> Read:
-        return _compiled("read", self, version, flexible)
-
-    def writer(self, version: int, flexible: bool) -> Write:
-        return _compiled("write", self, version, flexible)
-
     def decode(self, version: int, data: Any, position: int = 0, *, flexible: bool = False) -> dict[str, Any]:
         """The message that fills `data` from `position` to its end. Raises ProtocolError."""
         return decode_message(self, version, flexible, memoryview(data), position)
 
     def encode(self, version: int, value: Mapping[str, Any], *, flexible: bool = False) -> bytes:
         writer = Writer()
-        self.writer(version, flexible)(writer, value)
+        compiled("write", self, version, flexible)(writer, value)
         return b"".join(writer.parts())
 
     def size_min(self, version: int, flexible: bool) -> int:
@@ -182,14 +176,12 @@ class _Source:
         return name
 
 
-def _compile(kind: str, type: "Type | Array | Struct", version: int, flexible: bool, nullable: bool = False) -> Any:
+@cache
+def compiled(kind: str, type: "Type | Array | Struct", version: int, flexible: bool, nullable: bool = False) -> Any:
     """The reader ("read") or writer ("write") of one type in one version."""
     text, names = _function_source(kind, type, version, flexible, nullable)
     exec(compile(text, f"<{kind} version {version}>", "exec"), names)
     return names[kind]
-
-
-_compiled = cache(_compile)
 
 
 def _function_source(
@@ -229,7 +221,7 @@ def _tagged(schema: Struct, source: _Source) -> list[Field]:
 
 
 def _compile_tagged(kind: str, field: Field, source: _Source) -> Any:
-    return _compile(kind, field.type, source.version, True, field.is_nullable(source.version))
+    return compiled(kind, field.type, source.version, True, field.is_nullable(source.version))
 
 
 def _fixed(run: list[Field]) -> struct.Struct:
@@ -348,6 +340,14 @@ def _write(source: _Source, type: "Type | Array | Struct", nullable: bool, value
         write = source.name("write", type.writer(source.flexible, nullable))
         if source.flexible and nullable:
             source.line(f"writer.append(0) if {value} is None else {write}(writer, {value})")
+        elif source.flexible and type is STRING:
+            data = source.variable()
+            source.line(f"{data} = {value}.encode()")
+            with source.block(f"if len({data}) < 0x7F:"):
+                source.line(f"writer.append(len({data}) + 1)")
+                source.line(f"writer += {data}")
+            with source.block("else:"):
+                source.line(f"{write}(writer, {value})")
         else:
             source.line(f"{write}(writer, {value})")
     else:
@@ -441,7 +441,7 @@ def _is_default(value: Any, fallback: Any) -> bool:
 def decode_message(schema: Struct, version: int, flexible: bool, view: memoryview, position: int) -> dict[str, Any]:
     reader = Reader(view)
     try:
-        value, position = schema.reader(version, flexible)(reader, position)
+        value, position = compiled("read", schema, version, flexible)(reader, position)
     except MALFORMED as error:
         raise ProtocolError(f"truncated or malformed: {error}") from error
     if position != reader.size:

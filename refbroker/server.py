@@ -200,7 +200,9 @@ class Server:
         connection.waiting_since = None
         request = self._decode(connection, frame)
         if request.served.handle_all is None or connection.frames.size > SMALL_FRAME_BYTES or not self._turn:
-            return self._answered(request, self._handle(request))
+            if request.message is None:
+                return self._answered(request, unsupported_version())
+            return self._answered(request, request.served.handle(self.broker, request.message, request.context))
         connection.in_turn = True  # others come in this turn
         self._together.append(request)
         return False
@@ -290,12 +292,6 @@ class Server:
             raise ProtocolError(f"{api.name} version {header.version}: {error}") from error
         return Request(connection, served, header, message, context)
 
-    def _handle(self, request: Request) -> Any:
-        """The response: a dict, None where the client wants none, or a coroutine or a Later that gives one of these."""
-        if request.message is None:
-            return unsupported_version()
-        return request.served.handle(self.broker, request.message, request.context)
-
     def _respond(self, request: Request, response: Any, *, may_hold: bool = False) -> Coroutine | None:
         """Send a response, or a part of it: then the rest is the coroutine's. One that may be held is sent at the end of
         the turn, together with those of the connection's other requests that came with it."""
@@ -353,7 +349,7 @@ class Server:
     def _wait(self, request: Request, response: Coroutine | apis.Later) -> None:
         """For an answer that is not there yet."""
         connection = request.connection
-        unsent = self._send_held(connection)
+        unsent = self._send_held(connection) if connection.held else None
         if type(response) is apis.Later and unsent is None:
             connection.task = response.future
             if response.future not in self._later:

@@ -18,6 +18,7 @@ from typing import Any
 
 from refbroker.apis import Disconnect, Later, partition_for_client
 from refbroker.errors import ErrorCode, KafkaError
+from refbroker.topic_rules import is_internal
 from refbroker.protocol import INT16, INT32, INT64, RECORDS, STRING, UUID, ZERO_UUID, Api, Array, Field, Struct
 
 ADMIN_CLIENT_ID = "__admin_client"
@@ -180,7 +181,7 @@ def _writable_partition(broker: Any, name: str | None, entry: dict[str, Any], ac
         raise KafkaError(ErrorCode.INVALID_RECORD, "one batch is expected for each partition")
     if context.version < ZSTD_VERSION_MIN and _codec(records) == CODEC_ZSTD:
         raise KafkaError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
-    if broker.metadata.topics[name].is_internal and context.client_id != ADMIN_CLIENT_ID:
+    if is_internal(name) and context.client_id != ADMIN_CLIENT_ID:
         raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Cannot append to internal topic {name}")
     if acks == -1 and partition.config.min_insync_replicas > 1:
         wanted = partition.config.min_insync_replicas

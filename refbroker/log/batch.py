@@ -231,18 +231,18 @@ def validate_produce(
     computed = batch.computed_crc()
     if computed != batch.crc:
         raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"stored CRC {batch.crc}, computed {computed}")
-    count = batch.record_count
+    count, attributes = batch.record_count, batch.attributes
     if count <= 0 or count != batch.last_offset_delta + 1:
         raise KafkaError(
             ErrorCode.INVALID_RECORD, f"{count} records, but the last offset delta is {batch.last_offset_delta}"
         )
-    if not batch.codec and count * RECORD_BYTES_MIN > batch.size - HEADER_SIZE:
+    if not attributes & CODEC_MASK and count * RECORD_BYTES_MIN > batch.size - HEADER_SIZE:
         raise KafkaError(ErrorCode.INVALID_RECORD, f"{count} records in {batch.size - HEADER_SIZE} bytes")
-    if batch.is_control:
+    if attributes & CONTROL:
         raise KafkaError(ErrorCode.INVALID_RECORD, "clients are not allowed to write control records")
-    if batch.is_transactional:
+    if attributes & TRANSACTIONAL:
         raise KafkaError(ErrorCode.INVALID_TXN_STATE, "record was not part of an ongoing transaction")
-    if batch.has_producer and batch.base_sequence < 0:
+    if batch.base_sequence < 0 and batch.has_producer:
         raise KafkaError(
             ErrorCode.INVALID_RECORD, f"sequence number {batch.base_sequence} with producer id {batch.producer_id}"
         )
@@ -289,7 +289,7 @@ def _no_batch(view: memoryview) -> KafkaError:
 def _check_timestamps(batch: Batch, now_ms: int, before_max_ms: int, after_max_ms: int) -> None:
     """The first record's timestamp and the largest one, as the header gives them; -1 is "none set"."""
     largest = batch.max_timestamp
-    first = largest if batch.is_log_append_time else batch.base_timestamp
+    first = largest if batch.attributes & LOG_APPEND_TIME else batch.base_timestamp
     if 0 <= now_ms - first <= before_max_ms and 0 <= now_ms - largest <= before_max_ms and first >= 0 and largest >= 0:
         return  # nearly all
     for timestamp in (first, largest):

@@ -133,7 +133,7 @@ class Partition:
                 self.epoch_unsaved = False
             for batch in batches:
                 stamp(batch, end, self.leader_epoch, now_ms if self.log_append_time else None)
-                end = batch.next_offset
+                end += batch.last_offset_delta + 1
             position = self.active.append(batches)
         except (OSError, CorruptBatch) as error:
             raise self._failed(error) from error
@@ -141,15 +141,17 @@ class Partition:
 
     def _appended(self, batches: Sequence[Batch], end: int, position: int, now_ms: int) -> list[Appended]:
         """The batches are in the log: everything that follows from it."""
-        tail = self._tail
+        tail, time_ms, start = self._tail, now_ms if self.log_append_time else -1, self.log_start_offset
+        appended = []
         for batch in batches:
             self.producers.update(batch)
             if len(tail) >= TAIL_ENTRIES_MAX:
                 tail.clear()
-            tail[batch.base_offset] = position
+            first, last = batch.base_offset, batch.base_offset + batch.last_offset_delta
+            tail[first] = position
             position += batch.size
-        self.log_end_offset = end
-        self.sealed = False
+            appended.append(Appended(first, last, time_ms, start, False, self.flush_to(last + 1)))
+        self.log_end_offset, self.sealed = end, False
         if self._unflushed_since is None:
             self._unflushed_since = now_ms
         if not self._visible_when_durable:
@@ -157,11 +159,7 @@ class Partition:
             self._high_base, self._high_position = self.active.base_offset, self.active.size
             if self.waiters:
                 self._wake()
-        time_ms, start = now_ms if self.log_append_time else -1, self.log_start_offset
-        return [
-            Appended(batch.base_offset, batch.last_offset, time_ms, start, False, self.flush_to(batch.next_offset))
-            for batch in batches
-        ]
+        return appended
 
     def flush_to(self, end: int) -> int | None:
         """What a batch that ends there must wait for before it is answered."""

@@ -32,7 +32,7 @@ from typing import NamedTuple
 from crc32c import crc32c
 
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.log.batch import NO_SEQUENCE, NO_TIMESTAMP, SEQUENCE_MAX, Batch
+from refbroker.log.batch import NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, SEQUENCE_MAX, Batch
 from refbroker.log.disk import Disk, File, read_file, replace_file
 from refbroker.log.records import InvalidRecords, iterate
 
@@ -172,8 +172,8 @@ class ProducerStates:
     def update(self, batch: Batch) -> None:
         """The batch is in the log now, with its final offsets. Also how a replay builds the state: without any check
         (C6.5), as what is in the log has been checked."""
-        self.end_offset = batch.next_offset
-        if not batch.has_producer:
+        self.end_offset = batch.base_offset + batch.last_offset_delta + 1
+        if batch.producer_id <= NO_PRODUCER_ID:
             return
         producer = self._producers.get(batch.producer_id)
         if producer is None:

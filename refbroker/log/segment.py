@@ -159,7 +159,7 @@ class Segment:
             self.make_ready()
         position = first = self.file.append([batch.view for batch in batches])
         for batch in batches:
-            size, last_offset, max_timestamp = batch.size, batch.last_offset, batch.max_timestamp
+            size, max_timestamp, last_offset = batch.size, batch.max_timestamp, batch.base_offset + batch.last_offset_delta
             if max_timestamp > self._max_timestamp:
                 self._max_timestamp, self._max_timestamp_offset = max_timestamp, last_offset
             if self.bytes_since_entry > self.interval_bytes and position:

@@ -8,6 +8,7 @@ request may fall through in between, whatever the others do.
 import asyncio
 import random
 import struct
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from refbroker.broker import Broker
 from refbroker.config import Config
 from refbroker.frames import SMALL_FRAME_BYTES
 from refbroker.log.disk import Disk
+from refbroker.log.records import Record, build
 
 CONNECTIONS, REQUESTS, SECONDS_MAX = 24, 40, 60
 KINDS = ("small", "small", "small", "large", "durable", "both", "silent", "versions", "fetch", "unknown")
@@ -95,6 +97,37 @@ def test_every_request_is_answered_once_and_in_its_order(tmp_path, seed):
             assert broker.logs.partitions[name, 0].log_end_offset == sent
         assert {code for topic, code, _ in noted if topic == "nowhere"} == {3}
         assert broker.logs.partitions["durable", 0].recovery_point == broker.logs.partitions["durable", 0].log_end_offset
+        await broker.stop()
+
+    asyncio.run(story())
+
+
+def test_a_retry_and_news_of_one_turn_wait_for_the_flush_of_both(tmp_path):
+    """The original is being flushed when its retry comes; what has come with the retry is not in that flush."""
+
+    def of_producer(number):
+        api, version, message = produce(["durable"], 100)
+        batch = build([Record(0, 0, None, b"v")], producer_id=number, producer_epoch=0, base_sequence=0)
+        message["topic_data"][0]["partition_data"][0]["records"] = batch
+        view = memoryview(bytearray(api.request.encode(version, message, flexible=True)))  # as from a client
+        return api.decode_request(version, view), SimpleNamespace(version=version, client_id="t")
+
+    async def story():
+        config, _ = Config.load(None, {}, (f"log.dirs={tmp_path}", "listeners=PLAINTEXT://127.0.0.1:0"))
+        broker = await Broker.start(config, Disk())
+        await broker.metadata.create_topic("durable", 1, {"flush.messages": "1"}, 1)
+        log = broker.logs.partitions["durable", 0]
+        (original,) = k00_produce.handle_all(broker, [of_producer(1)])
+        retry, news = k00_produce.handle_all(broker, [of_producer(1), of_producer(2)])
+        durable = {}
+        for name, later in (("original", original), ("retry", retry), ("news", news)):
+            later.future.add_done_callback(lambda _, name=name: durable.setdefault(name, log.recovery_point))
+        await asyncio.wait([original.future, retry.future, news.future])
+        await asyncio.sleep(0)
+        assert durable == {"original": 1, "retry": 2, "news": 2}
+        offsets = [later.response()["responses"][0]["partition_responses"][0]["base_offset"] for later in (original, retry, news)]
+        assert offsets == [0, 0, 1]
+        assert broker.flusher.waits >= 3
         await broker.stop()
 
     asyncio.run(story())
