@@ -265,7 +265,7 @@ class MetadataStore:
                     total += topic.partitions
                     outcomes[new.name] = topic
                 except KafkaError as error:
-                    outcomes[new.name] = error
+                    outcomes[new.name] = error.with_traceback(None)
             topics = [topic for topic in outcomes.values() if isinstance(topic, Topic)]
             if topics and not validate_only:
                 entries = [entry for topic in topics for entry in topic_entries(topic, *self._replica)]
@@ -274,7 +274,7 @@ class MetadataStore:
                         entries, [(topic, number) for topic in topics for number in range(topic.partitions)]
                     )
                 except KafkaError as error:
-                    outcomes |= {topic.name: error for topic in topics}
+                    outcomes |= {topic.name: error.with_traceback(None) for topic in topics}
                     await self._remove([topic for topic in topics if topic.topic_id in self.by_id])
             return outcomes
 

@@ -220,8 +220,8 @@ class Server:
             connection.in_turn = False
             try:
                 if isinstance(response, Exception):
-                    raise response
-                if not connection.closed and self._answered(request, response):
+                    self._lost(connection, response)
+                elif not connection.closed and self._answered(request, response):
                     more.append(connection)
             except Exception as error:
                 self._lost(connection, error)
@@ -352,10 +352,9 @@ class Server:
         unsent = self._send_held(connection) if connection.held else None
         if type(response) is apis.Later and unsent is None:
             connection.task = response.future
-            if response.future not in self._later:
-                self._later[response.future] = []
+            if not (waiting := self._later.setdefault(response.future, [])):
                 response.future.add_done_callback(self._come_true)
-            self._later[response.future].append((request, response))
+            waiting.append((request, response))
         else:
             self._work(connection, request.served.api, self._respond_later(request, response, unsent))
 
@@ -438,6 +437,7 @@ class Server:
             if (unsent := self._send_held(connection)) is not None:
                 unsent.close()
         connection.stream.close()
+        del connection.on_readable  # it knows the connection: the buffers of both would stay until Python looks for cycles
         self.connections.remove(connection)
         self._per_host[connection.host] -= 1
         if not self._per_host[connection.host]:

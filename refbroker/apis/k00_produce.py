@@ -85,7 +85,7 @@ def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any]
         try:
             outcome: Any = partition.append(records, now_ms)
         except KafkaError as error:
-            outcome = error
+            outcome = error.with_traceback(None)  # which would keep this call, and with it the request, until Python looks for cycles
         _note(broker, partition, outcome, result, flushes)
     return _answer(broker, request["acks"], responses, flushes, _waits(broker, flushes) if flushes and request["acks"] else {})
 
@@ -111,7 +111,7 @@ def handle_all(broker: Any, requests: list[tuple[dict[str, Any], Any]]) -> list[
         try:
             answers.append(_answer(broker, acks, responses, flushes, waits))
         except Disconnect as reason:
-            answers.append(reason)
+            answers.append(reason.with_traceback(None))
     return answers
 
 

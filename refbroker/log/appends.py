@@ -43,7 +43,7 @@ def append_all(partition: Any, group: Sequence[bytearray | memoryview], now_ms: 
                 continue
             run.add(number, batch)
         except KafkaError as error:
-            results[number] = error
+            results[number] = error.with_traceback(None)
     run.write()
     return results
 
@@ -119,7 +119,7 @@ class Run:
         try:
             outcome = self._partition.append_run(self._batches, self._now_ms)
         except KafkaError as error:
-            outcome = [error] * len(self._batches)
+            outcome = [error.with_traceback(None)] * len(self._batches)
         for number, result in zip(self._numbers, outcome):
             self._results[number] = result
         self._begin()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 import ssl
@@ -18,6 +19,8 @@ from chaos.targets.base import free_port
 from refbroker import apis
 from refbroker.broker import Broker
 from refbroker.config import Config, ConfigError
+from refbroker.connections import Connection
+from refbroker.tls import TlsStream
 
 SERVED = apis.load()
 PRODUCE, FETCH, METADATA = (SERVED[key].api for key in (0, 1, 3))
@@ -99,6 +102,30 @@ def test_requests_sent_ahead_come_out_of_openssl(tmp_path, keys):
             assert [(await client.receive(FETCH, 12))[0] for _ in sent] == sent
 
     asyncio.run(story())
+
+
+def test_nothing_of_a_closed_connection_waits_for_the_collector(tmp_path, keys):
+    """It looks rarely, and a connection has buffers of Python's and of OpenSSL's."""
+
+    async def story():
+        async with running(tmp_path, keys) as broker:
+            client = await connect(broker, keys)
+            await produce(client)
+            reader, writer = await asyncio.open_connection(*broker.server.addresses["SSL"])
+            writer.write(b"no TLS at all\n")
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            client.close()
+            while broker.server.connections:
+                await asyncio.sleep(0.001)
+        return [type(one).__name__ for one in gc.get_objects() if type(one) in (Connection, TlsStream, ssl.SSLSocket)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(story()) == []
+    finally:
+        gc.enable()
 
 
 def test_clients_are_told_the_address_of_the_listener_that_they_came_through(tmp_path, keys):
