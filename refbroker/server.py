@@ -234,6 +234,7 @@ class Server:
             self._wait(request, response)
             return False
         unsent = self._respond(request, response, may_hold=True)
+        connection.waiting_since = self._loop.time()
         if unsent is not None:
             self._work(connection, api, unsent)
             return False
@@ -299,7 +300,6 @@ class Server:
         if self._budget.bytes:
             self._budget.done(connection)
         connection.frames.done()
-        connection.waiting_since = self._loop.time()
         if response is None:
             return None
         metrics = self.broker.metrics
@@ -363,11 +363,10 @@ class Server:
         for request, response in self._later.pop(future):
             connection = request.connection
             connection.task = None
-            if connection.closed:
-                continue
             try:
-                self._respond(request, response.response(), may_hold=True)
-                self._go_on(connection, request.served.api)
+                if not connection.closed:
+                    self._respond(request, response.response(), may_hold=True)
+                    self._go_on(connection, request.served.api)
             except Exception as error:
                 self._lost(connection, error)
         self._end_turn_soon()
@@ -387,6 +386,7 @@ class Server:
             found = await response
         unsent = self._respond(request, found)
         if unsent is not None:
+            request.connection.waiting_since = self._loop.time()
             await unsent
 
     def _worked(self, connection: Connection, api: Api | None, task: asyncio.Task[None]) -> None:
