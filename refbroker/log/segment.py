@@ -196,7 +196,7 @@ class Segment:
         if first >= 0:
             newest = first + roll_ms
         else:
-            newest = UNLIMITED if now_ms - self.created_ms <= roll_ms else NO_TIMESTAMP - 1
+            newest = UNLIMITED if now_ms - self.created_ms <= roll_ms else -UNLIMITED - 2  # below all: a client's may be negative
         index_bytes = config.segment_index_bytes
         return Room(
             min(config.segment_bytes, POSITION_MAX) - self.size, self.base_offset + RELATIVE_OFFSET_MAX, newest,
