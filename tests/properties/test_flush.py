@@ -21,6 +21,13 @@ from refbroker.log.records import Record, build
 
 NOW_MS = 1_795_446_000_000
 LONG_MAX = 2**63 - 1
+SECONDS_MAX = 60
+
+
+async def until(true):
+    async with asyncio.timeout(SECONDS_MAX):
+        while not true():
+            await asyncio.sleep(0.001)
 
 
 def batch(count=1, value=b"v"):
@@ -105,7 +112,7 @@ def test_group_commit(tmp_path):
     """Whoever comes while a flush is under way shares the next one."""
     lab = Lab(tmp_path, flush_messages=1)
     released = threading.Event()
-    lab.disk.hook = lambda call, path: released.wait(10) if call == "sync" else None
+    lab.disk.hook = lambda call, path: released.wait(SECONDS_MAX) if call == "sync" else None
 
     async def story():
         flusher = Flusher()
@@ -114,8 +121,9 @@ def test_group_commit(tmp_path):
             await flusher.durable(lab.log, lab.append().flush_to)
 
         first = asyncio.create_task(produce())
-        await asyncio.sleep(0.05)
+        await until(lambda: lab.disk.count("sync", ".log") == 1)
         rest = [asyncio.create_task(produce()) for _ in range(63)]
+        await until(lambda: lab.log.log_end_offset == 64)
         await asyncio.sleep(0.05)
         assert not first.done() and lab.log.high_watermark == 0
         released.set()
@@ -130,7 +138,7 @@ def test_group_commit(tmp_path):
 
 def test_partitions_flush_in_parallel(tmp_path):
     lab = Lab(tmp_path, flush_messages=1)
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=SECONDS_MAX)
     lab.disk.hook = lambda call, path: both.wait() if call == "sync" else None
 
     async def story():
@@ -193,9 +201,9 @@ def test_whoever_waits_for_what_was_truncated_is_told(tmp_path):
     async def story():
         flusher = Flusher()
         lab.append(4)
-        lab.disk.hook = lambda call, path: released.wait(10) if threading.current_thread().name.startswith("sync") else None
+        lab.disk.hook = lambda call, path: released.wait(SECONDS_MAX) if threading.current_thread().name.startswith("sync") else None
         waiting = flusher.durable(lab.log, 4)
-        await asyncio.sleep(0.05)
+        await until(lambda: lab.disk.count("sync", ".log"))
         lab.log.truncate(0)
         released.set()
         with pytest.raises(KafkaError) as told:
@@ -219,7 +227,7 @@ def test_flush_ms_is_never_inert(tmp_path):
         flusher.start()
         assert lab.append().flush_to is None
         while lab.log.recovery_point < 1:
-            assert loop.time() - start < 5
+            assert loop.time() - start < 20
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.1)
         assert flusher.flushes == 1  # nothing new, nothing to flush

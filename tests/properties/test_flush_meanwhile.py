@@ -18,7 +18,7 @@ from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log.disk import Disk
 from refbroker.log.records import Record, build
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 def batch(timestamp=0, **settings):
@@ -155,6 +155,8 @@ def test_a_checkpoint_on_a_disk_that_fails_takes_the_directory_offline(tmp_path)
 
     async def story(broker):
         await broker.metadata.create_topic("t", 1)
+        checkpoint = tmp_path / "data" / "recovery-point-offset-checkpoint"
+        await until(lambda: checkpoint.exists() and "t 0 0" in checkpoint.read_text())
         await asyncio.sleep(0.05)
         before, disk.hook = made(), failing("rename", "checkpoint.tmp", errno.EIO)
         broker.partition("t", 0).append(batch(), 0)

@@ -9,7 +9,7 @@ from refbroker.log.records import Record, build
 from refbroker.metadata_records import Resource
 
 FLUSH_MS = 100
-PATIENCE_S = 10
+PATIENCE_S = 30
 
 
 async def durable_soon(partition) -> bool:

@@ -9,7 +9,7 @@ from refbroker.log.records import Record, build
 
 FLUSH_MS = 200
 HOUR_MS = 3_600_000
-PATIENCE_S = 10
+PATIENCE_S = 30
 
 
 def test_what_was_acked_before_the_step_is_durable_soon(tmp_path):

@@ -129,5 +129,5 @@ def test_the_broker_lives_on(tmp_path):
         await broker.stop()
         return partition
 
-    partition = asyncio.run(asyncio.wait_for(story(), 20))
+    partition = asyncio.run(asyncio.wait_for(story(), 60))
     assert partition.sealed

@@ -18,6 +18,7 @@ from refbroker.metrics import Metrics
 from refbroker.server import Server
 
 Appended = namedtuple("Appended", "base_offset last_offset log_append_time_ms log_start_offset duplicate flush_to")
+PATIENCE_S = 60  # for what comes at once on a machine that is not busy
 Slice = namedtuple("Slice", "regions high_watermark last_stable_offset log_start_offset log_end_offset")
 Region = namedtuple("Region", "file position size")
 
@@ -192,12 +193,18 @@ class Client:
     async def closed(self):
         """Whether the broker has closed the connection, without another byte."""
         try:
-            return await asyncio.wait_for(self.reader.read(1), 5) == b""
+            return await asyncio.wait_for(self.reader.read(1), PATIENCE_S) == b""
         except ConnectionError:
             return True
 
     def close(self):
         self.writer.close()
+
+
+async def until(true):
+    async with asyncio.timeout(PATIENCE_S):
+        while not true():
+            await asyncio.sleep(0.001)
 
 
 def batch(count=1, value=b"x" * 100):

@@ -5,7 +5,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from fakes import Client, batch, running
+from fakes import PATIENCE_S, Client, batch, running, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +16,7 @@ from refbroker.fetch_sessions import STALE_MS, FetchSessions
 SERVED = apis.load()
 PRODUCE, FETCH = SERVED[0].api, SERVED[1].api
 SIZE = len(batch())
+LONG_MS = 10 * PATIENCE_S * 1000  # whoever waited for this would be found out
 
 
 def wanted(partition=0, offset=0, max_bytes=1 << 20, **more):
@@ -49,31 +50,38 @@ def run(tmp_path, story, **keys):
 
 def test_it_waits_for_records_and_no_longer(tmp_path):
     async def story(broker, client, producer):
-        poll = asyncio.ensure_future(fetch(client, wanted(0), wanted(1), max_wait_ms=10_000))
+        poll = asyncio.ensure_future(fetch(client, wanted(0), wanted(1), max_wait_ms=LONG_MS))
+        await until(lambda: broker.partitions["t", 1].waiters)
         await asyncio.sleep(0.05)
         assert not poll.done() and len(broker.partitions["t", 1].waiters) == 1
         await produce(producer, 1)
-        found = await asyncio.wait_for(poll, 2)
+        found = await asyncio.wait_for(poll, PATIENCE_S)
         assert len(found[1]["records"]) == SIZE and found[0]["records"] == b""
         assert not broker.partitions["t", 1].waiters
 
         started = time.monotonic()
-        assert (await fetch(client, wanted(0), max_wait_ms=200))[0]["records"] == b""
-        assert 0.19 < time.monotonic() - started < 2
-        ages = 2**31 - 1  # a client that hangs up now is held no longer than an idle one
-        assert (await asyncio.wait_for(fetch(client, wanted(0), max_wait_ms=ages), 3))[0]["records"] == b""
+        assert (await asyncio.wait_for(fetch(client, wanted(0), max_wait_ms=200), PATIENCE_S))[0]["records"] == b""
+        assert 0.19 < time.monotonic() - started
+
+    run(tmp_path, story, connections_max_idle_ms=LONG_MS)
+
+
+def test_a_client_that_hangs_up_is_held_no_longer_than_an_idle_one(tmp_path):
+    async def story(broker, client, producer):
+        ages = 2**31 - 1
+        assert (await asyncio.wait_for(fetch(client, wanted(0), max_wait_ms=ages), PATIENCE_S))[0]["records"] == b""
 
     run(tmp_path, story, connections_max_idle_ms=1000)
 
 
 def test_it_waits_for_min_bytes(tmp_path):
     async def story(broker, client, producer):
-        poll = asyncio.ensure_future(fetch(client, wanted(0), max_wait_ms=10_000, min_bytes=3 * SIZE))
+        poll = asyncio.ensure_future(fetch(client, wanted(0), max_wait_ms=LONG_MS, min_bytes=3 * SIZE))
         for count in (1, 2, 3):
             assert not poll.done()
             await produce(producer)
             await asyncio.sleep(0.02)
-        assert len((await asyncio.wait_for(poll, 2))[0]["records"]) == 3 * SIZE
+        assert len((await asyncio.wait_for(poll, PATIENCE_S))[0]["records"]) == 3 * SIZE
 
     run(tmp_path, story)
 
@@ -88,7 +96,7 @@ def test_an_error_is_answered_at_once(tmp_path):
             (wanted(0, 0, current_leader_epoch=4), ErrorCode.UNKNOWN_LEADER_EPOCH),
             (wanted(0, 0, last_fetched_epoch=1), ErrorCode.OFFSET_OUT_OF_RANGE),
         ):
-            found = await asyncio.wait_for(fetch(client, wanted(1), entry, max_wait_ms=60_000), 5)
+            found = await asyncio.wait_for(fetch(client, wanted(1), entry, max_wait_ms=LONG_MS), PATIENCE_S)
             assert ErrorCode(found[entry["partition"]]["error_code"]) == code
             assert found[entry["partition"]]["high_watermark"] == -1
         replica = {"replica_id": 2, "replica_state": {"replica_id": 2, "replica_epoch": 1}}
@@ -111,7 +119,7 @@ def test_divergence_is_answered_at_once(tmp_path):
     async def story(broker, client, producer):
         await produce(producer)
         broker.partitions["t", 0].epoch_end = lambda epoch: (2, 0)
-        found = (await asyncio.wait_for(fetch(client, wanted(0, 1, last_fetched_epoch=3), max_wait_ms=60_000), 5))[0]
+        found = (await asyncio.wait_for(fetch(client, wanted(0, 1, last_fetched_epoch=3), max_wait_ms=LONG_MS), PATIENCE_S))[0]
         assert found["diverging_epoch"] == {"epoch": 2, "end_offset": 0} and found["records"] == b""
         broker.partitions["t", 0].epoch_end = lambda epoch: (3, 1)
         found = (await fetch(client, wanted(0, 0, last_fetched_epoch=3)))[0]
@@ -132,14 +140,14 @@ def test_nothing_from_the_high_watermark_on(tmp_path):
             found = (await fetch(client, wanted(0), isolation_level=isolation_level))[0]
             assert len(found["records"]) == 2 * SIZE and found["high_watermark"] == 2
             assert found["aborted_transactions"] == ([] if isolation_level else None)
-        poll = asyncio.ensure_future(fetch(client, wanted(0, 2), max_wait_ms=10_000))
+        poll = asyncio.ensure_future(fetch(client, wanted(0, 2), max_wait_ms=LONG_MS))
         await asyncio.sleep(0.02)
         await produce(producer)
         await asyncio.sleep(0.02)
         assert not poll.done()
         partition.visible_end = None
         partition.wake()
-        assert len((await asyncio.wait_for(poll, 2))[0]["records"]) == 2 * SIZE
+        assert len((await asyncio.wait_for(poll, PATIENCE_S))[0]["records"]) == 2 * SIZE
 
     run(tmp_path, story)
 
@@ -155,7 +163,7 @@ def test_limits_and_the_first_batch_whole(tmp_path):
         assert (len(found[0]["records"]), len(found[1]["records"])) == (2 * SIZE, SIZE)
         found = await fetch(client, wanted(0, 3), wanted(1, 0, 1))  # the first that has any
         assert (len(found[0]["records"]), len(found[1]["records"])) == (0, SIZE)
-        await asyncio.wait_for(fetch(client, wanted(0), max_bytes=SIZE, min_bytes=9 * SIZE, max_wait_ms=60_000), 5)
+        await asyncio.wait_for(fetch(client, wanted(0), max_bytes=SIZE, min_bytes=9 * SIZE, max_wait_ms=LONG_MS), PATIENCE_S)
 
     run(tmp_path, story, fetch_max_bytes=1 << 20)
 
@@ -236,11 +244,12 @@ def test_partitions_with_records_go_to_the_end(tmp_path):
 def test_a_session_used_twice_at_a_time(tmp_path):
     async def story(broker, client, other):
         _, session, _ = await in_session(client, 0, 0, wanted(0))
-        ids = {"session_id": session, "session_epoch": 1, "max_wait_ms": 1000, "min_bytes": 1}
+        ids = {"session_id": session, "session_epoch": 1, "max_wait_ms": LONG_MS, "min_bytes": 1}
         poll = asyncio.ensure_future(client.call(FETCH, 12, request() | ids))
-        await asyncio.sleep(0.05)
+        await until(lambda: broker.partitions["t", 0].waiters)
         assert (await in_session(other, session, 2))[0] == "NONE"
-        assert (await poll)["error_code"] == ErrorCode.INVALID_FETCH_SESSION_EPOCH
+        await produce(other)
+        assert (await asyncio.wait_for(poll, PATIENCE_S))["error_code"] == ErrorCode.INVALID_FETCH_SESSION_EPOCH
 
     run(tmp_path, story)
 

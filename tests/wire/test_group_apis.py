@@ -46,7 +46,7 @@ async def call(broker, key, version, request, client_id="c"):
     decoded = api.decode_request(version, api.request.encode(version, request, flexible=api.is_flexible(version)))
     context = SimpleNamespace(api_key=key, version=version, client_id=client_id, client_host="/127.0.0.1", listener="PLAINTEXT",
                               correlation_id=1)
-    response = await asyncio.wait_for(handle(broker, decoded, context), 20)
+    response = await asyncio.wait_for(handle(broker, decoded, context), 60)
     return api.decode_response(version, api.response.encode(version, response, flexible=api.is_flexible(version)))
 
 
@@ -202,7 +202,7 @@ def test_a_silent_member_is_out(tmp_path):
         async with started(tmp_path) as broker:
             joined = await join(broker, session_ms=50)
             await sync(broker, joined)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while broker.groups.describe("g")["group_state"] != "Empty":
                     await asyncio.sleep(0.01)
 

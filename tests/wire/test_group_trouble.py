@@ -167,7 +167,7 @@ def test_offsets_expire_by_the_clock(tmp_path):
             while (await fetched(broker))[0] != -1:
                 await asyncio.sleep(0.01)
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_broker_that_stops_tells_who_still_commits(tmp_path):

@@ -7,7 +7,7 @@ import resource
 import struct
 
 import pytest
-from fakes import Client, batch, running
+from fakes import PATIENCE_S, Client, batch, running
 
 from refbroker import apis
 from refbroker.errors import ErrorCode, KafkaError
@@ -80,7 +80,7 @@ def test_an_answer_does_not_wait_for_what_comes_behind_its_request(tmp_path, beh
                 client.writer.write(PRODUCE.request_frame(9, 7, "c", produce_request(batch())) + behind)
                 if end:
                     client.writer.write_eof()
-                assert (await asyncio.wait_for(client.receive(PRODUCE, 9), 5))[0] == 7
+                assert (await asyncio.wait_for(client.receive(PRODUCE, 9), PATIENCE_S))[0] == 7
 
     asyncio.run(story())
 
@@ -90,10 +90,10 @@ def test_an_answer_does_not_wait_with_the_request_behind_it(tmp_path):
         async with running(tmp_path) as broker:
             client, other = await Client.connect(broker), await Client.connect(broker)
             client.writer.write(PRODUCE.request_frame(9, 1, "c", produce_request(batch()))
-                                + FETCH.request_frame(12, 2, "c", fetch_request(offset=1, max_wait_ms=30_000)))
-            assert (await asyncio.wait_for(client.receive(PRODUCE, 9), 5))[0] == 1
+                                + FETCH.request_frame(12, 2, "c", fetch_request(offset=1, max_wait_ms=2 * PATIENCE_S * 1000)))
+            assert (await asyncio.wait_for(client.receive(PRODUCE, 9), PATIENCE_S))[0] == 1
             assert (await produce(other, batch()))["base_offset"] == 1
-            assert (await asyncio.wait_for(client.receive(FETCH, 12), 5))[0] == 2
+            assert (await asyncio.wait_for(client.receive(FETCH, 12), PATIENCE_S))[0] == 2
 
     asyncio.run(story())
 
@@ -256,7 +256,7 @@ def test_a_bad_frame_costs_one_connection_and_one_line(tmp_path, caplog, data, r
     async def story():
         async with running(tmp_path) as broker:
             good, bad = await Client.connect(broker), await Client.connect(broker)
-            waiting = asyncio.ensure_future(fetch(good, max_wait_ms=5000))
+            waiting = asyncio.ensure_future(fetch(good, max_wait_ms=PATIENCE_S * 1000))
             host, port = bad.writer.get_extra_info("sockname")
             bad.writer.write(data)
             assert await bad.closed()
@@ -347,18 +347,22 @@ def test_more_connections_than_allowed_are_closed(tmp_path, caplog):
 
 def test_the_idle_and_the_slow_are_closed_the_waiting_are_not(tmp_path, caplog):
     async def story():
-        async with running(tmp_path, connections_max_idle_ms=300) as broker:
-            idle, slow, deaf, waiting = [await Client.connect(broker) for _ in range(4)]
+        async with running(tmp_path, connections_max_idle_ms=500) as broker:
+            waiting = await Client.connect(broker)
             for _ in range(40):
                 await produce(waiting, batch(1, b"z" * 900_000))
+            idle, slow, deaf = [await Client.connect(broker) for _ in range(3)]
             await deaf.send(FETCH, 12, fetch_request(max_bytes=40_000_000))
             deaf.writer.transport.pause_reading()
             broker.partitions["t", 1].flush_to = 1
             answer = asyncio.ensure_future(produce(waiting, batch(), partition=1))
-            for _ in range(12):
-                if not slow.writer.is_closing():
-                    slow.writer.write(b"\x00")  # a byte now and then is no progress
-                await asyncio.sleep(0.1)
+            frame = iter(struct.pack(">i", 10_000) + bytes(10_000))
+            async with asyncio.timeout(PATIENCE_S):
+                while len(broker.server.connections) > 1:
+                    if not slow.writer.is_closing():
+                        slow.writer.write(bytes([next(frame)]))  # a byte now and then is no progress
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(1)
             assert await idle.closed() and await slow.closed()
             assert len(broker.server.connections) == 1
             broker.flusher.waiting[0].set_result(None)
