@@ -62,9 +62,9 @@ def test_the_fixtures(pytester):
         def test_orders(kafka_broker, kafka_bootstrap):
             assert kafka_bootstrap == kafka_broker.bootstrap
             producer = KafkaProducer(bootstrap_servers=kafka_bootstrap)
-            producer.send("orders", b"one", partition=1).get(10)
+            producer.send("orders", b"one", partition=1).get(60)
             producer.close()
-            consumer = KafkaConsumer("orders", bootstrap_servers=kafka_bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=10_000)
+            consumer = KafkaConsumer("orders", bootstrap_servers=kafka_bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=60_000)
             assert next(consumer).value == b"one"
             consumer.close()
 

@@ -39,7 +39,7 @@ def produce(bootstrap: str, *, idempotent: bool, count: int = 6) -> list[int]:
     offsets: list[int] = []
     for number in range(count):
         producer.produce("orders", b"%d" % number, on_delivery=lambda error, message: offsets.append(message.offset()))
-        producer.flush(20)
+        producer.flush(60)
     return offsets
 
 
@@ -51,7 +51,7 @@ def test_the_addresses_of_the_broker_become_the_proxys(through):
     from confluent_kafka.admin import AdminClient
 
     bootstrap = through()
-    named = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).brokers.values()
+    named = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=60).brokers.values()
     assert {f"{each.host}:{each.port}" for each in named} == {bootstrap}
 
 

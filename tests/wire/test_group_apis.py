@@ -200,7 +200,7 @@ def test_what_a_join_is_refused_for(tmp_path):
 def test_a_silent_member_is_out(tmp_path):
     async def main():
         async with started(tmp_path) as broker:
-            joined = await join(broker, session_ms=50)
+            joined = await join(broker, session_ms=500)  # it must not be over before it has joined, on a busy machine either
             await sync(broker, joined)
             async with asyncio.timeout(60):
                 while broker.groups.describe("g")["group_state"] != "Empty":
