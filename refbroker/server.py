@@ -364,8 +364,8 @@ class Server:
             connection = request.connection
             connection.task = None
             try:
-                if not connection.closed:
-                    self._respond(request, response.response(), may_hold=True)
+                if (found := response.response()) and not connection.closed:  # looked at in any case, else asyncio complains
+                    self._respond(request, found, may_hold=True)
                     self._go_on(connection, request.served.api)
             except Exception as error:
                 self._lost(connection, error)

@@ -1,6 +1,7 @@
 """The server over real sockets: order, limits, who is closed and who never notices."""
 
 import asyncio
+import gc
 import logging
 import re
 import resource
@@ -174,6 +175,77 @@ def test_those_of_one_turn_wait_together_and_none_for_the_other_to_stay(tmp_path
                 assert await client.call(API_VERSIONS, 0, {})
 
     asyncio.run(story())
+
+
+def test_of_those_who_wait_together_each_gets_what_became_of_its_own(tmp_path):
+    """Requests of one turn, of all kinds of acks, for two partitions of which one cannot be flushed."""
+
+    async def story():
+        async with running(tmp_path) as broker:
+            for number in (0, 1):
+                broker.partitions["t", number].flush_to = 1
+            both = produce_request(batch())
+            both["topic_data"][0]["partition_data"].append({"index": 1, "records": batch()})
+            sent = {"good": produce_request(batch(), acks=1), "bad": produce_request(batch(), partition=1), "both": both,
+                    "silent": produce_request(batch(), acks=0, partition=1), "again": produce_request(batch(), acks=1)}
+            clients = {name: await Client.connect(broker) for name in sent}
+            for client in clients.values():
+                await client.call(API_VERSIONS, 0, {})  # so that the server knows of all of them
+            for name, request in sent.items():
+                clients[name].writer.write(PRODUCE.request_frame(9, 7, "test", request))
+            while sum(connection.task is not None for connection in broker.server.connections) < len(sent) - 1:
+                await asyncio.sleep(0.001)
+            zero, one = broker.flusher.waiting  # both partitions, once
+            assert broker.flusher.requested == [broker.partitions["t", 1]]
+            one.set_exception(KafkaError(ErrorCode.KAFKA_STORAGE_ERROR))
+            codes = {"bad": await codes_of(clients["bad"])}
+            zero.set_result(None)
+            codes |= {name: await codes_of(clients[name]) for name in ("good", "both", "again")}
+            failed = ErrorCode.KAFKA_STORAGE_ERROR
+            assert codes == {"good": [0], "bad": [failed], "both": [0, failed], "again": [0]}
+            assert await clients["silent"].call(API_VERSIONS, 0, {})  # it goes on, and nothing came before this
+            assert broker.server._later == {}
+
+    async def codes_of(client):
+        _, answer = await client.receive(PRODUCE, 9)
+        return [entry["error_code"] for entry in answer["responses"][0]["partition_responses"]]
+
+    asyncio.run(story())
+
+
+def test_who_waits_for_the_disk_is_not_idle(tmp_path):
+    async def story():
+        async with running(tmp_path, connections_max_idle_ms=200) as broker:
+            broker.partitions["t", 0].flush_to = 1
+            client = await Client.connect(broker)
+            await client.send(PRODUCE, 9, produce_request(batch()))
+            await asyncio.sleep(0.6)
+            broker.flusher.waiting[0].set_result(None)
+            assert (await client.receive(PRODUCE, 9))[1]["responses"][0]["partition_responses"][0]["error_code"] == 0
+            await asyncio.sleep(0.1)
+            assert broker.server.connections and await client.closed()  # from its answer on it is
+
+    asyncio.run(story())
+
+
+def test_a_stop_does_not_wait_for_a_disk_that_never_answers(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("refbroker.server.STOP_GRACE_S", 0.05)
+
+    async def story():
+        async with running(tmp_path) as broker:
+            broker.partitions["t", 0].flush_to = 1
+            client = await Client.connect(broker)
+            await client.send(PRODUCE, 9, produce_request(batch()))
+            while not broker.flusher.waiting:
+                await asyncio.sleep(0.001)
+        assert await client.closed() and not broker.server.connections
+        broker.flusher.waiting.pop().set_exception(KafkaError(ErrorCode.KAFKA_STORAGE_ERROR))  # when nobody waits any more
+        await asyncio.sleep(0.01)
+        assert broker.server._later == {}
+
+    asyncio.run(story())
+    gc.collect()
+    assert caplog.records == []
 
 
 def test_errors_of_produce(tmp_path):
