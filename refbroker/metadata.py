@@ -241,10 +241,10 @@ class MetadataStore:
 
     async def _to_its_end(self, change: Coroutine) -> Any:
         """Run a change to its end, whatever becomes of the one who asked for it (rule 2)."""
-        task = asyncio.get_running_loop().create_task(change)
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)
+        waits = [asyncio.get_running_loop().create_task(change)]
+        self._changes.update(waits)
+        waits[0].add_done_callback(self._changes.discard)
+        return await asyncio.shield(waits.pop())  # it has no name here: an error of it knows this call, and would be known by it
 
     async def _write(self, entries: Iterable[Entry]) -> None:
         """One batch, durable on return (rule 1). Raises KafkaError."""

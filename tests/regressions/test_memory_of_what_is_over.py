@@ -25,15 +25,22 @@ NO_BATCH, LARGE = b"\0" * 200, b"\0" * 2 * SMALL_FRAME_BYTES
 HALF = {"small": struct.pack(">i", 9000) + b"half", "large": struct.pack(">i", 9 << 20) + LARGE}
 
 
-def topics_frame():
-    topic = {"name": "t", "num_partitions": 1, "replication_factor": 1, "assignments": [], "configs": []}  # is there already
-    return load()[19].api.request_frame(4, 1, "c", {"topics": [topic], "timeout_ms": 1000, "validate_only": False})
+def frame(key, version, **request):
+    return load()[key].api.request_frame(version, 1, "c", request)
+
+
+TOPIC = {"name": "t", "num_partitions": 1, "replication_factor": 1, "assignments": [], "configs": []}  # is there already
+PARTITIONS = {"name": "t", "count": 1, "assignments": None}  # so many it has
+CONFIGS = {"resource_type": 2, "resource_name": "nowhere", "configs": [{"name": "flush.ms", "config_operation": 0, "value": "1"}]}
+CHANGES = {"of a topic": frame(19, 4, topics=[TOPIC], timeout_ms=1000, validate_only=False),
+           "of partitions": frame(37, 1, topics=[PARTITIONS], timeout_ms=1000, validate_only=False),
+           "of configs": frame(44, 1, resources=[CONFIGS], validate_only=False)}
 
 
 CLOSED = {"half a frame": HALF["small"], "half a large frame": HALF["large"], "garbage": struct.pack(">i", 4) + b"????",
           "acks 0, refused": produce_frame("t", NO_BATCH, acks=0), "acks 0, large, refused": produce_frame("t", LARGE, acks=0)}
 ANSWERED = {"accepted": produce_frame("t", batch(1, 100)), "refused": produce_frame("t", NO_BATCH),
-            "large, refused": produce_frame("t", LARGE), "of a topic": topics_frame()}
+            "large, refused": produce_frame("t", LARGE), **CHANGES}
 
 
 def kept(*kinds):
