@@ -43,7 +43,7 @@ def run(
     scrape = parse_address(metrics) if metrics else None
     topics = [parse_seed(seed) for seed in seeds]
     raise_descriptor_limit()
-    gc.set_threshold(20_000)  # objects more than at the last look for cycles; Python's 700 cost durable producers a tenth
+    gc.set_threshold(20_000)  # objects more than at the last look for cycles; requests leave none, and 700 costs durable producers a tenth
     threads = Threads()
     limit_us = idle_poll.default_limit_us(disk) if idle_poll_us is None else idle_poll_us
     idle_poll.run(_serve(config, disk, topics, scrape, accept_loss=accept_loss, threads=threads), limit_us, threads)
