@@ -97,7 +97,7 @@ def run(report: Report, seed: int, directory: Path, progress: Callable[[str], No
     """Raises NotAvailable."""
     library()
     shutil.rmtree(directory, ignore_errors=True)
-    rng, story, findings = random.Random(f"{seed}/clocks"), scenario.Story(), []
+    rng, story, findings, in_time = random.Random(f"{seed}/clocks"), scenario.Story(), [], 0
     synced = Fault("fdatasync", "EIO", nth=1 << 60, path="clocked-0/*.log")  # it never strikes: it counts
     with Interceptor(str(directory / "broker" / "data"), [synced], ("fdatasync",)) as interceptor:
         target = Clocked(str(directory / "broker"), policy=policy_of(POLICY), properties=rounds.PROPERTIES, wrap=interceptor.wrap)
@@ -108,7 +108,9 @@ def run(report: Report, seed: int, directory: Path, progress: Callable[[str], No
             story.attach(target)
             member = Member(target.bootstrap)
             for number in range(JUMPS):
-                findings += _one_jump(target, story, member, synced, rng.choice(JUMPS_S), number)
+                found, looked = _one_jump(target, story, member, synced, rng.choice(JUMPS_S), number)
+                findings += found
+                in_time += looked
                 progress(f"{number + 1} jumps of the wall clock, now {target.offset_s / HOUR_S:+.0f} h")
             struck = time.monotonic_ns()
             target.kill()
@@ -123,12 +125,15 @@ def run(report: Report, seed: int, directory: Path, progress: Callable[[str], No
     findings += found
     if not went_back:
         report.not_enough.append("jumps of the wall clock: no timestamp went back, so the fault did not bite")
+    if not in_time:
+        report.not_enough.append("jumps of the wall clock: the machine was so busy that no flush could be looked for behind any of them")
     report.judge("process", POLICY, FAULT, STATEMENTS | checks.judged(case), findings, times=JUMPS)
     report.figures.append({"layer": "process", "policy": POLICY, "fault": FAULT, "jumps": JUMPS, "acked": len(story.history.acked),
                            "survived": len(story.history.acked) - len(checks.lost.missing(case))})
 
 
-def _one_jump(target: Clocked, story: scenario.Story, member: Member, synced: Fault, seconds: int, number: int) -> list[Finding]:
+def _one_jump(target: Clocked, story: scenario.Story, member: Member, synced: Fault, seconds: int, number: int) -> tuple[list[Finding], bool]:
+    """What is wrong, and whether the flush behind the jump could be looked for."""
     began = time.monotonic()
     story.produce(2 * number, WHERE)
     before = synced.matched
@@ -148,7 +153,7 @@ def _one_jump(target: Clocked, story: scenario.Story, member: Member, synced: Fa
     if member.revoked:
         findings.append(Finding("C1.16", "expelled", *WHERE, offset, f"{what}: the member lost its partitions though its heartbeats came"))
         member.revoked = 0
-    return findings
+    return findings, due
 
 
 def _judge(target: Clocked, case: Case) -> tuple[int, list[Finding]]:

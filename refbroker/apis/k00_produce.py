@@ -18,8 +18,8 @@ from typing import Any
 
 from refbroker.apis import Disconnect, Later, partition_for_client
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.topic_rules import is_internal
 from refbroker.protocol import INT16, INT32, INT64, RECORDS, STRING, UUID, ZERO_UUID, Api, Array, Field, Struct
+from refbroker.topic_rules import is_internal
 
 ADMIN_CLIENT_ID = "__admin_client"
 ATTRIBUTES_POSITION = 22  # the low byte of a batch's attributes; its low three bits are the codec

@@ -21,5 +21,6 @@ def test_a_sync_that_may_have_been_is_not_missed(monkeypatch, ack_takes_ms, sync
 
     target, story = SimpleNamespace(jump=lambda seconds: None), SimpleNamespace(produce=produce)
     member = SimpleNamespace(reads=lambda offset: True, revoked=0)
-    found = clocks._one_jump(target, story, member, synced, 3600, 0)
+    found, looked = clocks._one_jump(target, story, member, synced, 3600, 0)
+    assert looked == (ack_takes_ms == 0)
     assert [finding.statement for finding in found] == broken
