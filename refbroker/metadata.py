@@ -402,7 +402,8 @@ class MetadataStore:
                     stricter = log_config.flush_messages < partition.config.flush_messages
                     partition.set_config(log_config)
                     if stricter:  # the new policy speaks of what was acknowledged under the old one, too
-                        self._broker.flusher.request(partition)
+                        flushed = self._broker.flusher.durable(partition, partition.log_end_offset)
+                        flushed.add_done_callback(asyncio.Future.exception)  # heard; the partition is offline then
         self._broker.flusher.look_again()
 
     def _set_broker_configs(self) -> None:

@@ -7,8 +7,8 @@
 - It holds at most max_bytes and fetch.max.bytes (whichever is less), per partition at most partition_max_bytes; but the
   first batch of the first partition that has any comes whole, however large, so that every consumer gets on.
 - Partitions are read in the order of the request, or of the session (see `fetch_sessions.py`).
-- Only what lies below the high watermark is read (C4.2); for read_committed, below the last stable offset. Watermarks
-  and file positions are of one reading.
+- Only what lies below the high watermark is read (C4.2); it is the last stable offset of read_committed, too, since
+  there are no transactions. Watermarks and file positions are of one reading.
 - v12: where the client names the epoch of its last record and ours ended before its offset, the answer is where
   (diverging_epoch), instead of records.
 - v13 topic ids; an unknown one is UNKNOWN_TOPIC_ID. Leader hints (v16) stay empty: there is one broker.
@@ -243,8 +243,7 @@ def _read(partition: Any, item: Wanted, bytes_left: int, first: bool, committed:
             "diverging_epoch": diverging,
             "records": NO_RECORDS,
         }
-    upto = partition.last_stable_offset if committed else None
-    found = partition.read(item.fetch_offset, max(0, min(item.max_bytes, bytes_left)), upto=upto, min_one=first)
+    found = partition.read(item.fetch_offset, max(0, min(item.max_bytes, bytes_left)), min_one=first)
     return {
         "partition_index": item.partition,
         "error_code": 0,

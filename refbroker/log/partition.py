@@ -206,33 +206,27 @@ class Partition:
 
     # ------------------------------------------------------------ read
 
-    def read(self, offset: int, max_bytes: int, *, upto: str | None = None, min_one: bool = False) -> FetchSlice:
-        """What a fetch from `offset` gets: nothing at or above the high watermark (C4.2), or with upto="log_end" the
-        log end. `min_one`: the first batch in any case. Raises KafkaError."""
+    def read(self, offset: int, max_bytes: int, *, min_one: bool = False) -> FetchSlice:
+        """What a fetch from `offset` gets: nothing at or above the high watermark (C4.2), which is the last stable offset,
+        too. `min_one`: the first batch in any case. Raises KafkaError."""
         if self.offline is not None:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self.offline)
-        high = self.high_watermark
+        high, region = self.high_watermark, None
         if not self.log_start_offset <= offset <= self.log_end_offset:
             raise KafkaError(
                 ErrorCode.OFFSET_OUT_OF_RANGE,
                 f"offset {offset}, {self.topic}-{self.number} has {self.log_start_offset} to {self.log_end_offset}",
             )
-        region = None
-        if upto is None:
-            if offset < high:
-                region = self._region(offset, max_bytes, self._high_base, self._high_position, min_one)
-        elif offset < self.log_end_offset:
-            region = self._region(offset, max_bytes, self.active.base_offset, self.active.size, min_one)
+        if offset < high:
+            region = self._region(offset, max_bytes, min_one)
         return FetchSlice(region, high, high, self.log_start_offset, self.log_end_offset)
 
-    def _region(
-        self, offset: int, max_bytes: int, end_base: int, end_position: int, min_one: bool
-    ) -> FileRegion | None:
+    def _region(self, offset: int, max_bytes: int, min_one: bool) -> FileRegion | None:
         segment, position, first_bytes = self.active, self._tail.get(offset), 0
         try:
             if position is None:
                 segment, position, first_bytes = self._locate(offset)
-            size = (end_position if segment.base_offset == end_base else segment.size) - position
+            size = (self._high_position if segment.base_offset == self._high_base else segment.size) - position
             if size > max_bytes:
                 first_bytes = first_bytes or header_at(segment.file, position, segment.size).size
                 if first_bytes > max_bytes and not min_one:

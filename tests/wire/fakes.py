@@ -71,7 +71,7 @@ class FakePartition:
         for waiter in list(self.waiters):
             waiter.wake()
 
-    def read(self, offset, max_bytes, *, upto=None, min_one=False):
+    def read(self, offset, max_bytes, *, min_one=False):
         if not self.log_start_offset <= offset <= self.log_end_offset:
             raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
         start = next((position for base, position in reversed(self.starts) if base <= offset), 0)
@@ -101,15 +101,13 @@ class FakePartition:
 class FakeFlusher:
     def __init__(self):
         self.waiting = []
-        self.requested = []
+        self.waiters = []
 
     def durable(self, partition, offset, waiters=1):
         future = asyncio.get_running_loop().create_future()
         self.waiting.append(future)
+        self.waiters.append(waiters)
         return future
-
-    def request(self, partition):
-        self.requested.append(partition)
 
     def look_again(self):
         pass
