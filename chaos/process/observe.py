@@ -91,7 +91,8 @@ def read_all(bootstrap: str, topics: dict[str, int]) -> tuple[dict, dict]:
         while open_partitions:
             message = consumer.poll(ANSWER_SECONDS_MAX)
             if message is None:
-                raise NoAnswer(f"no more records within {ANSWER_SECONDS_MAX:.0f} s; unfinished: {sorted(open_partitions)}")
+                places = "; ".join(_place(consumer, where) for where in sorted(open_partitions))
+                raise NoAnswer(f"no more records, and no end, within {ANSWER_SECONDS_MAX:.0f} s: {places}")
             where = (message.topic(), message.partition())
             if message.error() is None:
                 log[where].append(_kept(message))
@@ -102,6 +103,12 @@ def read_all(bootstrap: str, topics: dict[str, int]) -> tuple[dict, dict]:
     finally:
         consumer.close()
     return log, ends
+
+
+def _place(consumer: Consumer, where: tuple[str, int]) -> str:
+    """Where a consumer is, and where it was last told that the end is."""
+    (position,), (_, end) = consumer.position([TopicPartition(*where)]), consumer.get_watermark_offsets(TopicPartition(*where), cached=True)
+    return f"{where[0]}-{where[1]} read below {position.offset}, the high watermark of the last Fetch was {end}"
 
 
 def _watermarks(consumer: Consumer, where: tuple[str, int]) -> tuple[int, int]:

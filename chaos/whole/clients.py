@@ -10,7 +10,7 @@ is judged by the same checkers; what a history has no place for (topics, deletio
 2. A topic is called by its name and how often it was made, "b.2": one that was made again is another topic.
 3. A letter that makes no sense here (`delete` of a topic that is not there) returns False.
 4. What a running broker may never answer is a complaint at once: a retry with another offset (C6.4), a sequence with a gap that is
-   taken (C6.5), an epoch of yesterday that is taken (C6.6), a record shown before it is durable (C4.2).
+   taken (C6.5), an epoch of yesterday that is taken (C6.6), a record shown before it is durable (C4.2), offsets left unflushed (C1.4).
 """
 
 from collections import Counter
@@ -31,7 +31,6 @@ from refbroker.apis import (
 )
 
 
-
 class Session:
     """Some clients and one broker under one policy, from an empty disk on."""
 
@@ -42,7 +41,7 @@ class Session:
         self.history = History()
         self.notes = Notes(clock=[(0, START_MS)])
         self.complaints: list[tuple[str, str]] = []
-        self.requests = self.acks = 0
+        self.requests = self.acks = self._polls = 0
         self.frames: list[tuple] = []
         self._ids = 0
         self._numbers: dict[str, int] = {}
@@ -63,6 +62,7 @@ class Session:
             if self.topic("a") is None or getattr(self, "do_" + letter.replace("-", "_"))() is False:
                 return None
             self._tick()
+            self._look_at_flushes()
         return begin
 
     def close(self) -> None:
@@ -87,6 +87,7 @@ class Session:
         self.node = Node(self.disk, self.config, start_ms=start_ms, new_uuid=self.new_uuid)
         self._connections: dict[str, Connection] = {}
         self._tick()
+        self._began = {key: log.log_end_offset for key, log in self.node.broker.logs.partitions.items()}
 
     def _tick(self, seconds: float = STEP_S) -> None:
         self.node.loop.settle(seconds)
@@ -121,6 +122,13 @@ class Session:
             self.frames.append(connection.frames)
         self.requests += 1
         connection.send(api, VERSIONS[api.name], request, then)
+
+    def _look_at_flushes(self) -> None:
+        """Nothing is under way any more: fewer than flush.messages new offsets of a partition wait, however they were sent."""
+        for key, log in self.node.broker.logs.partitions.items() if self.policy.messages else ():
+            waiting = log.log_end_offset - max(log.recovery_point, self._began.get(key, 0))
+            if waiting >= self.policy.messages:
+                self.complaints.append(("C1.4", f"{log}: {waiting} offsets are not flushed, and nobody is about to"))
 
     # ------------------------------------------------------------ topics
 
@@ -202,19 +210,22 @@ class Session:
             self._produce(name, [("a", 0)])
 
     def do_zero(self) -> None:
-        """acks=0: nobody is told anything (C1.7)."""
-        self._produce("careless", [("a", 0)], acks=0)
+        """acks=0: nobody is told anything (C1.7). The second comes while the flush of the first is under way."""
+        for _ in range(2):
+            self._produce("careless", [("a", 0)], acks=0)
+            self.node.loop.settle(held=True)
 
     def do_unread(self) -> None:
         """The reply is handed over, and never read: what it said counts as unknown (C1.15)."""
         self._produce("deaf", [("a", 0)], heard=False)
 
     def do_pending(self) -> None:
-        """A consumer asks while an append waits for its flush."""
+        """A consumer reads all that it gets, of whichever isolation level, while an append waits for its flush."""
         self._produce("plain", [("a", 0)])
         self.node.loop.settle(held=True)
-        self.do_poll()
-        self.node.loop.settle(held=True)
+        for _ in range(4):
+            self.do_poll()
+            self.node.loop.settle(held=True)
 
     def do_late(self) -> None:
         """An append that comes between a flush and the news of it must wait for the next flush."""
@@ -370,7 +381,8 @@ class Session:
     # ------------------------------------------------------------ a consumer and its group
 
     def do_poll(self) -> None:
-        """Everything that there is to read, once."""
+        """Everything that there is to read, once; every second time as read_committed."""
+        self._polls += 1
         notes = [note for note in self.notes.topics if self.topic(note.name) is note]
         places = [(note.name, note.label, number) for note in notes for number in range(note.count)]
         labels = {name: label for name, label, _ in places}
@@ -383,7 +395,7 @@ class Session:
                 for row in topic["partitions"]:
                     self._handed(labels[topic["topic"]], row)
 
-        self._ask(CONSUMER, k01_fetch.API, {"max_wait_ms": 0, "min_bytes": 1, "topics": topics}, answered)
+        self._ask(CONSUMER, k01_fetch.API, {"max_wait_ms": 0, "min_bytes": 1, "isolation_level": self._polls % 2, "topics": topics}, answered)
 
     def _handed(self, label: str, row: dict) -> None:
         where = label, row["partition_index"]

@@ -114,13 +114,16 @@ class Told:
         kept = self.history
         kept.sends = {key: self._maybe_deleted(send) for key, send in kept.sends.items() if send.topic in labels}
         kept.commits = [commit for commit in kept.commits if commit.topic in labels]
-        kept.seen = [seen for seen in kept.seen if seen.topic in labels]
+        kept.seen = [seen for seen in kept.seen if seen.topic in labels and not self._was_deleted(seen.topic, seen.partition, seen.offset)]
         return kept
 
     def _maybe_deleted(self, send: Send) -> Send:
-        if send.offset is None or send.offset >= self.deleted.get((send.topic, send.partition), 0):
+        if send.offset is None or not self._was_deleted(send.topic, send.partition, send.offset):
             return send
         return replace(send, outcome="unknown", offset=None)
+
+    def _was_deleted(self, label: str, number: int, offset: int) -> bool:
+        return offset < self.deleted.get((label, number), 0)
 
     def _look_at_durable(self) -> None:
         """The durable end of each partition (D), and the commits that lie below that of the offsets log."""

@@ -77,6 +77,7 @@ GOOD = {
     "an unknown record lies behind later ones of others": case([send(0, 1), send(0, client="q", outcome="unknown")], [("q", 0), 0]),
     "a refused record is absent": case([*ACKED3, send(3, outcome="failed")], [0, 1, 2]),
     "without acks nothing is owed": case([send(0, outcome="unknown", acks="0"), send(1, 0)], [1]),
+    "handed out and there": case(UNKNOWN, [0, 1], fault="F2", policy=P3, durable=2, seen=saw_all(0, 1)),
     "P3 after a power cut, all there": case(ACKED3, [0, 1, 2], fault="F2", policy=P3, durable=3),
     "P3 after a power cut, the unknown gone": case([*ACKED3, send(3, outcome="unknown")], [0, 1, 2], fault="F2", policy=P3, durable=3),
     "two clients interleaved": case([send(0, 0), send(0, 1, client="q"), send(1, 2)], [0, ("q", 0), 1]),
@@ -134,6 +135,7 @@ ALLOWED = {
                                            commits=[commit(1, 10, 20), commit(2, 30, 40)])),
     "committed beyond what P0 has left": ("C8.4", case(ACKED3, [0], fault="F2", seen=saw_all(0, 1, 2), commits=[commit(3, 10, 20)],
                                                        offsets={G: 3})),
+    "handed out above the durable end, and gone": ("C4.3", case(UNKNOWN, [0], fault="F2", durable=1, seen=saw_all(0, 1))),
     "an offset above the durable end reused": ("C4.3", case([send(0, outcome="unknown"), send(1, 0)], [1], fault="F2",
                                                             seen=[saw(0, 0)])),
     "reused under a higher epoch": ("C4.3", case([send(0, outcome="unknown"), send(1, 0)], [1], fault="F2", epochs=[2],
@@ -172,6 +174,9 @@ BAD = {
     "handed one, kept another": ("two values at one offset", "C4.3", case(UNKNOWN, [1], seen=[saw(0, 0)])),
     "two consumers, two values": ("two values at one offset", "C2.8", case(UNKNOWN, [0], seen=[saw(0, 0), saw(0, 1, "d")])),
     "two producers were told one offset": ("two values at one offset", "C2.8", case([send(0, 0), send(0, 0, client="q")], [0])),
+    "handed out and gone after a kill": ("vanished", "C4.3", case([*ACKED3, send(3, outcome="unknown")], [0, 1, 2], seen=saw_all(2, 3))),
+    "handed out and gone below the durable end": ("vanished", "C4.3", case(UNKNOWN, [0], fault="F2", durable=2, seen=saw_all(0, 1))),
+    "handed out before it was durable under P3": ("vanished", "C4.2", case(UNKNOWN, [0], fault="F2", policy=P3, durable=1, seen=saw_all(0, 1))),
     "below the durable end another value": ("two values at one offset", "C4.3", case(
         UNKNOWN, [1], fault="F2", durable=1, seen=[saw(0, 0)])),
     "reused under the same epoch after a power cut": ("offset reused within one epoch", "C2.8", case(

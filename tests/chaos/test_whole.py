@@ -51,6 +51,14 @@ def test_clients_of_every_kind_find_what_they_were_told():
     assert judged >= {"C1.7", "C2.1", "C2.2", "C2.8", "C4.3", "C6.4", "C6.5", "C6.6", "C8.1", "C8.2", "C8.3", "C8.4", "C9.5", "C9.6"}
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_running_broker_answers_rightly(policy):
+    """Also to read_committed while an append waits for its flush (C4.2), and to acks=0 during another's flush (C1.4)."""
+    for word in run.SCENARIOS:
+        tally = run.explore(POLICIES[policy], word, 1, faults=())
+        assert [failure.text() for failure in tally.failures] == []
+
+
 def test_every_letter_is_in_a_scenario():
     assert {letter for word in run.SCENARIOS for letter in word} == set(LETTERS)
 

@@ -9,7 +9,7 @@ The anomalies of Jepsen's Kafka workload, by its names, and who finds them here:
 duplicated. inconsistent-offsets: two_values. poll-skip and int-poll-skip: skipped. nonmonotonic-poll and
 int-nonmonotonic-poll: backwards. nonmonotonic-send, int-nonmonotonic-send and int-send-skip: reordered. G1a (a refused write is
 read): invented. precommitted-read and the cycles G0 and G1c are about transactions, which this broker has not. Beyond it: torn,
-reused, regressed, ahead, stale, mistimed, unavailable.
+reused, vanished, regressed, ahead, stale, mistimed, unavailable.
 """
 
 from chaos.checks.history import (
@@ -28,12 +28,13 @@ from chaos.checks.history import (
     two_values,
     unavailable,
     unseen,
+    vanished,
 )
 from chaos.checks.history.case import Case, Finding, Kept, Policy
 
 CHECKERS = {
     "lost acked record": lost, "torn": torn, "invented": invented, "duplicated": duplicated, "reordered": reordered,
-    "two values at one offset": two_values, "offset reused within one epoch": reused, "unseen": unseen, "poll skip": skipped,
+    "two values at one offset": two_values, "vanished": vanished, "offset reused within one epoch": reused, "unseen": unseen, "poll skip": skipped,
     "poll goes back": backwards, "committed offset regressed": regressed, "committed offset beyond the log": ahead,
     "stale": stale, "lookup by time": mistimed, "unavailable": unavailable,
 }
