@@ -40,7 +40,7 @@ class Refused(Exception):
 
 
 class FrameReader:
-    """The frames of one connection. Receive into `space()`, say how much with `received`, take frames with `next` until
+    """The frames of one connection. Receive into `space()`, add how much to `received_bytes`, take frames with `next` until
     there is none, and give each back with `done` before the next one is asked for."""
 
     __slots__ = ("received_bytes", "_pool", "_bytes_max", "_buffer", "_view", "size", "_expected_bytes")
@@ -59,9 +59,6 @@ class FrameReader:
         if self._view is None:
             self._view = memoryview(bytearray(self._expected_bytes + 2 * SIZE_BYTES))
         return self._view[self.received_bytes :]
-
-    def received(self, count: int) -> None:
-        self.received_bytes += count
 
     def next(self) -> memoryview | None:
         """The frame, without its size, where it is whole. Raises Refused for a size that is not allowed."""

@@ -18,7 +18,7 @@ What is read is valid only where
 2. null stands only where the field may be null in that version, and no other negative length stands anywhere;
 3. a string is UTF-8 of at most `STRING_BYTES_MAX` bytes;
 4. a varint has at most five bytes;
-5. the arrays of one message hold at most `ELEMENTS_MAX` elements altogether.
+5. the arrays of one message, those of one element aside, hold at most `ELEMENTS_MAX` elements altogether.
 
 Apache Kafka differs in 3 (it replaces malformed UTF-8) and 5 (it has no such limit: a request of a hundred megabytes
 of three-byte elements becomes gigabytes of objects).
@@ -115,6 +115,8 @@ def read_uvarint(reader: Reader, position: int) -> tuple[int, int]:
     buffer = reader.buffer
     value, shift = buffer[position], 7
     position += 1
+    if value >= 0x80 and (second := buffer[position]) >= 0x80 and (third := buffer[position + 1]) < 0x80:
+        return value + (second << 7) + (third << 14) - 0x4080, position + 2  # three bytes: the size of most batches
     while value >> shift:  # the last byte's high bit: another one follows, in its place
         if shift > VARINT_SHIFT_MAX:
             raise ProtocolError("varint of more than five bytes")

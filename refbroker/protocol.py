@@ -47,7 +47,7 @@ _SIZE_AND_CORRELATION = struct.Struct(">ii")
 def _skip_tagged(view: memoryview, position: int) -> int:
     """Past the tagged fields of a header: there are none that we know."""
     try:
-        return position + 1 if view[position] == 0 else read_tagged(Reader(view), position, {}, {})
+        return read_tagged(Reader(view), position, {}, {})
     except MALFORMED as error:
         raise ProtocolError("header cut short") from error
 
@@ -101,11 +101,12 @@ class Api:
     def decode_response(self, version: int, view: Any, position: int = 0) -> dict[str, Any]:
         return decode_message(self.response, version, version >= self.flexible, memoryview(view), position)
 
-    def body_position(self, header: RequestHeader, view: memoryview) -> int:
-        """Where the message begins: behind the header's tagged fields, which are skipped."""
-        if header.version < self.flexible:
-            return header.position
-        return _skip_tagged(view, header.position)
+    def read_request(self, header: RequestHeader, view: memoryview) -> dict[str, Any]:
+        """The message of a request frame (without its size), behind the header and its tagged fields. Raises ProtocolError."""
+        position, flexible = header.position, header.version >= self.flexible
+        if flexible:
+            position = position + 1 if position < len(view) and not view[position] else _skip_tagged(view, position)
+        return decode_message(self.request, header.version, flexible, view, position)
 
     def request_frame(
         self, version: int, correlation_id: int, client_id: str | None, value: Mapping[str, Any]

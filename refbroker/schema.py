@@ -15,7 +15,7 @@ small request a tenth of all that is done for it. Produce v9 is read by (`_funct
         position += 1
         if not 0 <= v4 < 0x7F:
             v4, position = read_4(reader, position - 1)
-        reader.take_elements(v4, 3, position)
+        if v4 > 1: reader.take_elements(v4, 3, position)
         v5 = []
         for _ in range(v4):
             ...
@@ -309,7 +309,7 @@ def _read_array(source: _Source, element: "Type | Struct", nullable: bool) -> st
     if nullable:
         source.line(f"{elements} = None")
     with source.block(f"if {count} >= 0:") if nullable else nullcontext():
-        source.line(f"reader.take_elements({count}, {size_min}, position)")
+        source.line(f"if {count} > 1: reader.take_elements({count}, {size_min}, position)")  # most have one: met where it is read
         if isinstance(element, Type) and element.code is not None:
             unpack = source.name("fixed", struct.unpack_from)
             source.line(f"{elements} = list({unpack}(f'>{{{count}}}{element.code}', buffer, position))")

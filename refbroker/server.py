@@ -181,7 +181,8 @@ class Server:
                         self._end_turn_soon()
             except Exception as error:
                 self._lost(connection, error)
-            self._end_turn_soon()
+            if not self._ending:
+                self._end_turn_soon()
             if more and not connection.closed:
                 self._come_back(connection)
 
@@ -256,7 +257,7 @@ class Server:
                 self._close(connection)
                 return None
             was_announced = frames.size >= 0
-            frames.received(count)
+            frames.received_bytes += count
             frame = frames.next()
             if frames.size >= 0 and not was_announced:
                 connection.started = connection.waiting_since = self._loop.time()
@@ -288,7 +289,7 @@ class Server:
                 return Request(connection, served, header._replace(version=0), None, context)
             raise Refused(f"{api.name} version {header.version} is not served")
         try:
-            message = api.decode_request(header.version, frame, api.body_position(header, frame))
+            message = api.read_request(header, frame)
         except ProtocolError as error:
             raise ProtocolError(f"{api.name} version {header.version}: {error}") from error
         return Request(connection, served, header, message, context)
@@ -305,16 +306,18 @@ class Server:
         metrics = self.broker.metrics
         metrics.errors_in(api, response)
         parts = api.response_frame(header.version, header.correlation_id, response)
+        held = connection.held
+        if may_hold and len(parts) == 1:
+            metrics.bytes_out += len(parts[0])
+            if not held:
+                self._holding.append(connection)
+            held.append(parts[0])
+            return None
         for part in parts:
             metrics.bytes_out += part.size if hasattr(part, "file") else len(part)
-        if may_hold and len(parts) == 1:
-            if not connection.held:
-                self._holding.append(connection)
-            connection.held.append(parts[0])
-            return None
-        if connection.held:
-            parts = [b"".join([*connection.held, parts[0]]), *parts[1:]]
-            connection.held.clear()
+        if held:
+            parts = [b"".join([*held, parts[0]]), *parts[1:]]
+            held.clear()
         return connection.stream.write(parts)
 
     def _end_turn_soon(self) -> None:
@@ -340,11 +343,12 @@ class Server:
 
     def _send_held(self, connection: Connection) -> Coroutine | None:
         """Send what waits for company; a part that the socket does not take is the coroutine's."""
-        if not connection.held:
+        held = connection.held
+        if not held:
             return None
-        held = b"".join(connection.held)
-        connection.held.clear()
-        return connection.stream.write([held])
+        part = held[0] if len(held) == 1 else b"".join(held)
+        held.clear()
+        return connection.stream.write((part,))
 
     def _wait(self, request: Request, response: Coroutine | apis.Later) -> None:
         """For an answer that is not there yet."""

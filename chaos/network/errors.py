@@ -14,7 +14,7 @@ class NoErrorReply(Exception):
 def error_response(api: Api, header: RequestHeader, frame: bytes, error: str) -> list[Any]:
     """The frame of a reply to the request in `frame` that says `error`. Raises NoErrorReply."""
     view, code = memoryview(frame)[4:], ErrorCode[error]
-    request = api.decode_request(header.version, view, api.body_position(header, view))
+    request = api.read_request(header, view)
     if api.key == 0:
         reply: dict[str, Any] = {"responses": [
             {"name": topic["name"], "topic_id": topic["topic_id"], "partition_responses": [

@@ -200,4 +200,4 @@ def _topics(known, header: RequestHeader, frame: bytes) -> set[str]:
 
 def _decode(api, header: RequestHeader, frame: bytes) -> dict:
     view = memoryview(frame)[4:]
-    return api.decode_request(header.version, view, api.body_position(header, view))
+    return api.read_request(header, view)

@@ -179,7 +179,7 @@ def _writable_partition(broker: Any, name: str | None, entry: dict[str, Any], ac
         raise KafkaError(ErrorCode.INVALID_REQUIRED_ACKS)
     if not records:
         raise KafkaError(ErrorCode.INVALID_RECORD, "one batch is expected for each partition")
-    if context.version < ZSTD_VERSION_MIN and _codec(records) == CODEC_ZSTD:
+    if context.version < ZSTD_VERSION_MIN and len(records) > ATTRIBUTES_POSITION and records[ATTRIBUTES_POSITION] & 7 == CODEC_ZSTD:
         raise KafkaError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
     if is_internal(name) and context.client_id != ADMIN_CLIENT_ID:
         raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Cannot append to internal topic {name}")
@@ -187,10 +187,6 @@ def _writable_partition(broker: Any, name: str | None, entry: dict[str, Any], ac
         wanted = partition.config.min_insync_replicas
         raise KafkaError(ErrorCode.NOT_ENOUGH_REPLICAS, f"1 replica, min.insync.replicas is {wanted}")
     return partition
-
-
-def _codec(records: memoryview) -> int:
-    return records[ATTRIBUTES_POSITION] & 7 if len(records) > ATTRIBUTES_POSITION else 0
 
 
 def _fail(broker: Any, result: dict[str, Any], error: KafkaError) -> None:

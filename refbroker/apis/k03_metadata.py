@@ -68,12 +68,13 @@ NULL_LIST_OF_LIBRDKAFKA = bytes(4)
 class MetadataApi(Api):
     """Decodes what librdkafka sends, too (6)."""
 
-    def decode_request(self, version: int, view, position: int = 0) -> dict:
+    def read_request(self, header, view) -> dict:
         try:
-            return super().decode_request(version, view, position)
+            return super().read_request(header, view)
         except ProtocolError:
-            if self.is_flexible(version) and bytes(view[position : position + 4]) == NULL_LIST_OF_LIBRDKAFKA:
-                return super().decode_request(version, view, position + 3)
+            begin = header.position + 1  # behind its tagged fields, of which it has none
+            if self.is_flexible(header.version) and bytes(view[begin : begin + 4]) == NULL_LIST_OF_LIBRDKAFKA:
+                return self.decode_request(header.version, view, begin + 3)
             raise
 
 

@@ -20,9 +20,9 @@ RUN_BATCHES_MAX = 1024  # as many buffers as one writev takes
 Result = Appended | KafkaError
 
 
-def append_one(partition: Any, records: bytearray | memoryview, now_ms: int, zstd: bool = True) -> Appended:
+def append_one(partition: Any, records: bytearray | memoryview, now_ms: int) -> Appended:
     """Put one batch at the end of the log. It is stamped in place. Raises KafkaError; then nothing was appended."""
-    batch = _accepted(partition, records, now_ms, zstd)
+    batch = _accepted(partition, records, now_ms)
     if batch.producer_id >= 0 and partition.producers.check(batch) is not None:
         return _repeat(partition, batch)
     return partition.append_run((batch,), now_ms)[0]
@@ -48,12 +48,12 @@ def append_all(partition: Any, group: Sequence[bytearray | memoryview], now_ms: 
     return results
 
 
-def _accepted(partition: Any, records: bytearray | memoryview, now_ms: int, zstd: bool = True) -> Batch:
+def _accepted(partition: Any, records: bytearray | memoryview, now_ms: int) -> Batch:
     if partition.offline is not None:
         raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, partition.offline)
     config = partition.config
     batch = validate_produce(
-        records, config.max_message_bytes, now_ms=now_ms, log_append_time=partition.log_append_time, zstd=zstd,
+        records, config.max_message_bytes, now_ms=now_ms, log_append_time=partition.log_append_time,
         before_max_ms=config.message_timestamp_before_max_ms, after_max_ms=config.message_timestamp_after_max_ms,
     )  # fmt: skip
     if batch.size > config.segment_bytes:
@@ -93,7 +93,7 @@ class Run:
         """Can it be written with those that are there?"""
         if not self._batches:
             return True
-        if batch.producer_id in self._producers or len(self._batches) >= RUN_BATCHES_MAX:
+        if batch.producer_id in self._producers:
             return False
         partition = self._partition
         if self._room is None:
@@ -102,7 +102,8 @@ class Run:
             except (OSError, CorruptBatch):  # the segment cannot be read: the append itself meets that, and has an answer
                 return False
         timestamp = self._now_ms if partition.log_append_time else batch.max_timestamp
-        return self._room.has(self._bytes + batch.size, self._end + batch.last_offset_delta, timestamp, len(self._batches) + 1)
+        size, last_offset, count = self._bytes + batch.size, self._end + batch.last_offset_delta, len(self._batches) + 1
+        return count <= RUN_BATCHES_MAX and self._room.has(size, last_offset, timestamp, count)
 
     def add(self, number: int, batch: Batch) -> None:
         self._numbers.append(number)

@@ -215,13 +215,12 @@ def validate_produce(
     log_append_time: bool = False,
     before_max_ms: int = UNLIMITED,
     after_max_ms: int = UNLIMITED,
-    zstd: bool = True,
 ) -> Batch:
     """The one batch that a client may append to a partition; raises KafkaError with the code of the first broken rule.
 
-    `log_append_time` is the topic's message.timestamp.type; `zstd` is false for Produce before version 7.
+    `log_append_time` is the topic's message.timestamp.type.
     """
-    batch = _only_batch(records, zstd)
+    batch = _only_batch(records)
     if batch.base_offset != 0:
         raise KafkaError(ErrorCode.INVALID_RECORD, f"base offset of the batch is {batch.base_offset}, 0 expected")
     if batch.size > max_message_bytes:
@@ -253,12 +252,11 @@ def validate_produce(
     return batch
 
 
-def _only_batch(records: bytes | bytearray | memoryview | None, zstd: bool) -> Batch:
+def _only_batch(records: bytes | bytearray | memoryview | None) -> Batch:
     view = records if type(records) is memoryview else memoryview(records or b"")
     if len(view) >= HEADER_SIZE:
         batch = Batch(view, 0)
-        codecs = len(CODECS) if zstd else CODECS.index("zstd")
-        if batch.size == len(view) and batch.magic == MAGIC and batch.attributes & CODEC_MASK < codecs:
+        if batch.size == len(view) and batch.magic == MAGIC and batch.attributes & CODEC_MASK < len(CODECS):
             return batch
     raise _no_batch(view)
 

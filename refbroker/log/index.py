@@ -104,10 +104,6 @@ class _Index:
         self._first.extend(entry[0] for entry in entries)
         self._second.extend(entry[1] for entry in entries)
 
-    def _add(self, first: int, second: int) -> None:
-        self._first.append(first)
-        self._second.append(second)
-
     def _rewrite(self, entries: list[tuple[int, int]]) -> None:
         self._set(entries)
         self._written = None
@@ -162,7 +158,8 @@ class OffsetIndex(_Index):
         relative = self._relative(offset)
         assert not self._first or (relative > self._first[-1] and position > self._second[-1]), (offset, position)
         assert position > 0, "the first batch of a segment gets no entry"
-        self._add(relative, position)
+        self._first.append(relative)
+        self._second.append(position)
 
     def lookup(self, offset: int) -> int:
         """A position at or before the first batch whose last offset is at least `offset` (C5.1)."""
@@ -217,11 +214,12 @@ class TimeIndex(_Index):
     def append(self, timestamp: int, offset: int) -> None:
         """Note the largest timestamp so far, in memory; `write` puts it into the file. One that is not larger than the
         last entry's is left out: the entry that is there answers for it."""
-        if timestamp <= self.last[0]:
+        if timestamp <= (self._first[-1] if self._first else NO_TIMESTAMP):
             return
         relative = self._relative(offset)
         assert not self._second or relative >= self._second[-1], (timestamp, offset, self.last)
-        self._add(timestamp, relative)
+        self._first.append(timestamp)
+        self._second.append(relative)
 
     def lookup(self, timestamp: int) -> tuple[int, int]:
         """The last entry at or before `timestamp`: all records up to its offset have at most its timestamp, so the

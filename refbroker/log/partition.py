@@ -110,9 +110,9 @@ class Partition:
 
     # ------------------------------------------------------------ append
 
-    def append(self, records: bytearray | memoryview, now_ms: int, *, zstd: bool = True) -> Appended:
+    def append(self, records: bytearray | memoryview, now_ms: int) -> Appended:
         """Put one batch at the end of the log. Raises KafkaError; then nothing was appended."""
-        return appends.append_one(self, records, now_ms, zstd)
+        return appends.append_one(self, records, now_ms)
 
     def append_all(self, group: Sequence[bytearray | memoryview], now_ms: int) -> list[appends.Result]:
         """Put one batch after the other there, with as few writes as can be; each has its result."""

@@ -181,12 +181,6 @@ def test_compressed_batches_pass_unopened(codec):
     assert batch.codec == codec and batch.view.obj is records
 
 
-def test_zstd_needs_produce_version_7():
-    with pytest.raises(KafkaError) as error:
-        validate_produce(three(codec=4), 1000, now_ms=T, zstd=False)
-    assert error.value.code == ErrorCode.UNSUPPORTED_COMPRESSION_TYPE
-
-
 def test_timestamps_that_were_not_set_are_not_judged():
     validate_produce(build([Record(0, -1, None, None)]), 1000, now_ms=T, before_max_ms=0, after_max_ms=0)
 

@@ -1,6 +1,7 @@
 """Do the APIs for topics and cluster answer as Apache Kafka does, in every version? (Real clients: `tests/clients`.)"""
 
 import errno
+import struct
 import uuid
 
 import pytest
@@ -20,7 +21,7 @@ from admin import (
 )
 
 from refbroker.errors import ErrorCode
-from refbroker.protocol import ZERO_UUID, ProtocolError
+from refbroker.protocol import ZERO_UUID, ProtocolError, read_request_header
 from refbroker.topic_rules import AUTHORIZED_CLUSTER, AUTHORIZED_TOPIC, NOT_ASKED
 
 # ---------------------------------------------------------------- CreateTopics
@@ -236,12 +237,16 @@ def test_metadata_by_id():
 
 
 def test_metadata_for_all_topics_as_librdkafka_writes_it():
+    def read(version, message):
+        frame = memoryview(struct.pack(">hhihc", 3, version, 7, 1, b"c") + b"\0" + message)
+        return METADATA.read_request(read_request_header(frame), frame)
+
     for version, rest in ((9, 3), (12, 2), (13, 2)):
-        decoded = METADATA.decode_request(version, bytes(4) + b"\1" + bytes(rest))
+        decoded = read(version, bytes(4) + b"\1" + bytes(rest))
         assert (decoded["topics"], decoded["allow_auto_topic_creation"]) == (None, True)
         for garbage in (bytes(4) + b"\1" + bytes(rest + 1), b"\1" + bytes(3) + b"\1" + bytes(rest)):
             with pytest.raises(ProtocolError):
-                METADATA.decode_request(version, garbage)
+                read(version, garbage)
 
 
 def test_a_partition_that_is_offline_has_no_leader():

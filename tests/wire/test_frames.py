@@ -29,7 +29,7 @@ def test_frames_come_out_as_they_were_sent(sizes, pieces):
         count = min(len(space), pieces[turn % len(pieces)], len(stream) - position)
         assert count > 0
         space[:count] = stream[position : position + count]
-        reader.received(count)
+        reader.received_bytes += count
         position, turn = position + count, turn + 1
     assert found == frames and position == len(stream)
     reader.end()
@@ -42,9 +42,9 @@ def test_a_frame_like_the_last_one_takes_one_receive(size):
     for number in range(3):
         space = reader.space()
         assert len(space) > len(data) or number == 0  # so that a whole one leaves room: asking again is vain
-        reader.received(_fill(space, data))
+        reader.received_bytes += _fill(space, data)
         while reader.next() is None:
-            reader.received(_fill(reader.space(), data[reader.received_bytes :]))
+            reader.received_bytes += _fill(reader.space(), data[reader.received_bytes :])
         reader.done()
 
 
@@ -60,9 +60,9 @@ def test_large_frames_share_buffers_of_a_bounded_size():
         reader = FrameReader(pool, 1 << 30)
         space = reader.space()
         space[:4] = struct.pack(">i", size)
-        reader.received(4)
+        reader.received_bytes += 4
         assert reader.next() is None and reader.size > SMALL_FRAME_BYTES
-        reader.received(len(reader.space()) - 4)
+        reader.received_bytes += len(reader.space()) - 4
         assert len(reader.next()) == size
         reader.done()
     assert [capacity for capacity, buffers in pool._free.items() if buffers] == [1 << 17]
@@ -72,6 +72,6 @@ def test_large_frames_share_buffers_of_a_bounded_size():
 def test_sizes_out_of_bounds_are_refused(size):
     reader = FrameReader(FramePool(), 1000)
     reader.space()[:4] = struct.pack(">i", size)
-    reader.received(4)
+    reader.received_bytes += 4
     with pytest.raises(Refused, match=f"frame of {size} bytes"):
         reader.next()

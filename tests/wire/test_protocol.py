@@ -149,7 +149,7 @@ def test_records_are_not_copied(version):
     view = memoryview(frame)[4:]
     header = read_request_header(view)
     assert header[:4] == (3, version, 9, "me")
-    records = API.decode_request(version, view, API.body_position(header, view))["records"]
+    records = API.read_request(header, view)["records"]
     assert records.obj is frame and bytes(records) == b"0123456789"
     region = Region(1000)
     parts = API.response_frame(version, 5, {"records": region, "after": 2})
@@ -165,11 +165,11 @@ def test_headers():
     assert read_request_header(view).client_id is None
     tagged = bytes(view[:10]) + b"\x01\x05\x02zz" + bytes(view[11:])  # a tagged field in the header is skipped
     header = read_request_header(memoryview(tagged))
-    assert API.decode_request(2, tagged, API.body_position(header, memoryview(tagged))) == {"records": None, "after": 1}
+    assert API.read_request(header, memoryview(tagged)) == {"records": None, "after": 1}
     for size in range(10):
         with pytest.raises(ProtocolError):
             read_request_header(view[:size])
     with pytest.raises(ProtocolError):
-        API.body_position(read_request_header(view[:10]), view[:10])
+        API.read_request(read_request_header(view[:10]), view[:10])
     with pytest.raises(ProtocolError):
         read_request_header(memoryview(struct.pack(">hhih", 3, 1, 1, 50) + b"short"))
