@@ -402,8 +402,7 @@ class MetadataStore:
                     stricter = log_config.flush_messages < partition.config.flush_messages
                     partition.set_config(log_config)
                     if stricter:  # the new policy speaks of what was acknowledged under the old one, too
-                        flushed = self._broker.flusher.durable(partition, partition.log_end_offset)
-                        flushed.add_done_callback(asyncio.Future.exception)  # heard; the partition is offline then
+                        self._broker.flusher.ensure(partition)
         self._broker.flusher.look_again()
 
     def _set_broker_configs(self) -> None:

@@ -87,7 +87,7 @@ def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any]
         except KafkaError as error:
             outcome = error.with_traceback(None)  # which would keep this call, and with it the request, until Python looks for cycles
         _note(broker, partition, outcome, result, flushes)
-    return _answer(broker, request["acks"], responses, flushes, _waits(broker, flushes) if flushes else {})
+    return _answer(broker, request["acks"], responses, flushes, _waits(broker, flushes) if flushes and request["acks"] else {})
 
 
 def handle_all(broker: Any, requests: list[tuple[dict[str, Any], Any]]) -> list[dict[str, Any] | None | Later | Disconnect]:
@@ -105,7 +105,7 @@ def handle_all(broker: Any, requests: list[tuple[dict[str, Any], Any]]) -> list[
         appended = partition.append_all([records for records, _, _ in group], now_ms)
         for outcome, (_, result, flushes) in zip(appended, group):
             _note(broker, partition, outcome, result, flushes)
-    waits = _waits(broker, [flush for _, _, flushes in begun for flush in flushes])
+    waits = _waits(broker, [flush for acks, _, flushes in begun if acks for flush in flushes])
     answers: list[Any] = []
     for acks, responses, flushes in begun:
         try:
@@ -148,7 +148,7 @@ def _answer(
     broker: Any, acks: int, responses: list[dict[str, Any]], flushes: list[Flush], waits: Waits
 ) -> dict[str, Any] | None | Later:
     if acks == 0:
-        return _no_answer(responses, [waits[partition] for partition, _, _ in flushes])
+        return _no_answer(broker, responses, flushes)
     if flushes:
         return _when_durable(broker, flushes, {"responses": responses}, waits)
     return {"responses": responses}
@@ -212,10 +212,10 @@ def _when_durable(broker: Any, flushes: list[Flush], response: dict[str, Any], w
     return Later(asyncio.gather(*(waits[partition] for partition, _, _ in flushes), return_exceptions=True), answer)
 
 
-def _no_answer(responses: list[dict[str, Any]], waits: list[asyncio.Future]) -> None:
-    """The flush is owed all the same (C1.4); should it fail, nobody is told, and the partition is offline."""
-    for wait in waits:
-        wait.add_done_callback(asyncio.Future.exception)  # heard, else asyncio complains
+def _no_answer(broker: Any, responses: list[dict[str, Any]], flushes: list[Flush]) -> None:
+    """The flush is owed all the same (C1.4)."""
+    for partition, _, _ in flushes:
+        broker.flusher.ensure(partition)
     errors = {
         f"{topic['name'] or topic['topic_id']}-{entry['index']}": ErrorCode(entry["error_code"]).name
         for topic in responses

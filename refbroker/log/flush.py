@@ -108,7 +108,7 @@ class Flusher:
         self._clock = clock
         self._period_ms = period_ms
         self._threads = threads or Threads()
-        self._in_flight: dict[FlushTarget, list[int]] = {}  # and what has been asked for meanwhile: `upto`s of `request`
+        self._in_flight: dict[FlushTarget, list[int | None]] = {}  # and what was asked for meanwhile: `upto`s of `request`, or all
         self._waiting: dict[FlushTarget, list[tuple[int, asyncio.Future[None]]]] = {}  # by offset
         self._landed = asyncio.Event()  # set when a flush has come to its end
         self._timer: asyncio.Task | None = None
@@ -134,6 +134,13 @@ class Flusher:
             self._begin(partition, upto)
         elif upto is not None:  # else: whoever waits gets the next flush, flush.ms will find it due again
             asked_meanwhile.append(upto)
+
+    def ensure(self, partition: FlushTarget) -> None:
+        """Flush all that is there now, for nobody who waits; if another flush is under way, behind it."""
+        if partition not in self._in_flight:
+            self._begin(partition, None)
+        else:
+            self._in_flight[partition] = [None]  # all of it, whatever else was asked for
 
     def start(self) -> None:
         """Begin to look for flush.ms, and flush what an earlier process had rolled and not flushed."""

@@ -101,13 +101,15 @@ class FakePartition:
 class FakeFlusher:
     def __init__(self):
         self.waiting = []
-        self.waiters = []
+        self.ensured = []
 
     def durable(self, partition, offset, waiters=1):
         future = asyncio.get_running_loop().create_future()
         self.waiting.append(future)
-        self.waiters.append(waiters)
         return future
+
+    def ensure(self, partition):
+        self.ensured.append(partition)
 
     def look_again(self):
         pass

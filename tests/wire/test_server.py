@@ -196,7 +196,7 @@ def test_of_those_who_wait_together_each_gets_what_became_of_its_own(tmp_path):
             while sum(connection.task is not None for connection in broker.server.connections) < len(sent) - 1:
                 await asyncio.sleep(0.001)
             zero, one = broker.flusher.waiting  # both partitions, once
-            assert broker.flusher.waiters == [3, 3]  # whoever wants no answer, too
+            assert broker.flusher.ensured == [broker.partitions["t", 1]]  # for whoever wants no answer
             one.set_exception(KafkaError(ErrorCode.KAFKA_STORAGE_ERROR))
             codes = {"bad": await codes_of(clients["bad"])}
             zero.set_result(None)
