@@ -2,7 +2,8 @@
 
 - The response carries regions of segment files, which the server sends with sendfile: no record passes through here.
 - It is sent when there are min_bytes of records (or max_bytes, if less), when max_wait_ms are over, or at once when any
-  partition has an error or a diverging epoch. A waiting request is woken by the append that it waits for; nothing polls.
+  partition has an error or a diverging epoch, and when there are more records than go into it: what is read of a
+  partition ends with a segment. A waiting request is woken by the append that it waits for; nothing polls.
   No wait is longer than connections.max.idle.ms: whoever has gone meanwhile is not noticed before the answer.
 - It holds at most max_bytes and fetch.max.bytes (whichever is less), per partition at most partition_max_bytes; but the
   first batch of the first partition that has any comes whole, however large, so that every consumer gets on.
@@ -211,7 +212,9 @@ def _read_all(broker: Any, request: dict[str, Any], version: int, wanted: list[W
             if result["records"]:
                 size += result["records"].size
                 bytes_left = max(0, bytes_left - result["records"].size)
-            at_once = at_once or "diverging_epoch" in result
+                at_once = at_once or partition.is_behind(item.fetch_offset)
+            else:  # no room for what is there: waiting would give no more
+                at_once = at_once or "diverging_epoch" in result or 0 < size and item.fetch_offset < result["high_watermark"]
         except KafkaError as error:
             broker.metrics.error(API.name, error.code)
             result = _failed(item.partition, error.code, version)

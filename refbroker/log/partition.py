@@ -221,6 +221,10 @@ class Partition:
             region = self._region(offset, max_bytes, min_one)
         return FetchSlice(region, high, high, self.log_start_offset, self.log_end_offset)
 
+    def is_behind(self, offset: int) -> bool:
+        """Does what can be read go on in another segment? A read ends with its own."""
+        return offset < self._high_base
+
     def _region(self, offset: int, max_bytes: int, min_one: bool) -> FileRegion | None:
         segment, position, first_bytes = self.active, self._tail.get(offset), 0
         try:

@@ -82,6 +82,9 @@ class FakePartition:
         region = Region(self.file, start, size) if size > 0 else None
         return Slice(region, self.high_watermark, self.last_stable_offset, self.log_start_offset, self.log_end_offset)
 
+    def is_behind(self, offset):
+        return False  # all of it is in one file
+
     def epoch_end(self, epoch):
         return (3, self.log_end_offset) if epoch >= 3 else (-1, -1)
 
