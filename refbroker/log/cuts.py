@@ -12,7 +12,8 @@ At the start (`retain`, `delete_records`):
 1. the log start offset rises in memory. DeleteRecords may be undone by a crash before the next checkpoint, which is
    allowed (C3.5);
 2. before segments are deleted, the log start offset is durable in its checkpoint: if power fails half way, and some of
-   the deletions are undone, what has come back lies below it and goes at the next start (C9.5). So no hole;
+   the deletions are undone, what has come back lies below it and goes at the next start (C9.5). So no hole. On a disk
+   too full for that, the oldest segment goes alone, which leaves no hole either, and makes space for the rest;
 3. files are renamed to `.deleted`, the directory is synced, and some time later they are unlinked: a fetch in flight is
    not disturbed.
 
@@ -28,6 +29,8 @@ from refbroker.log.flush import FlushJob
 from refbroker.log.producers import list_snapshots
 from refbroker.log.replay import remember, replay
 from refbroker.log.segment import Segment
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def truncate(partition, offset: int) -> int:
@@ -101,10 +104,22 @@ def begin_retain(partition, now_ms: int) -> int:
     if not count:
         return 0
     if count == len(partition.segments):  # also the active one: what comes next goes to a new segment
-        partition.roll(now_ms)
-        partition.disk.sync_dir(partition.directory)
-    partition.log_start_offset = max(partition.log_start_offset, partition.segments[count].base_offset)
-    partition.owner.persist_log_start(partition)
+        try:
+            partition.roll(now_ms)
+            partition.disk.sync_dir(partition.directory)
+        except KafkaError:  # for want of space, most likely: the others can go
+            if count == 1 or partition.offline is not None:
+                raise
+            count -= 1
+    start = partition.log_start_offset
+    partition.log_start_offset = max(start, partition.segments[count].base_offset)
+    try:
+        partition.owner.persist_log_start(partition)
+    except OSError as error:  # rule 2 on a full disk
+        partition.log_start_offset = start
+        if error.errno not in NO_SPACE:
+            raise
+        count, partition.log_start_offset = 1, max(start, partition.segments[1].base_offset)
     return count
 
 

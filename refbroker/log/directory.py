@@ -15,14 +15,13 @@ Making a partition: its directory, `partition.metadata` and `leader-epoch-checkp
 segment; then its directory is synced, then this one. Nothing can be appended before that, so an append is never in a
 directory whose own entry could be lost (C1.3).
 
-Deleting: renamed, this directory synced, then its checkpoint entries are removed: a new partition of that name
-must not inherit them (C9.6).
+Deleting: renamed, this directory synced, then its checkpoint entries are removed: a new partition of that name must not
+inherit them (C9.6). On a disk too full for that, they go with the next checkpoint, or before such a partition is made.
 
 Closing: each partition is flushed with indexes, producer snapshot and directory (C1.1); then the checkpoints; then the
 marker, only if nothing is offline (C3.3).
 
-Apache Kafka differs: it does not sync the directory after it made a partition's or removed the marker, and takes an
-empty marker for one.
+Apache Kafka differs: it syncs no directory for a new partition or a removed marker, and takes an empty marker for one.
 """
 
 import logging
@@ -334,10 +333,13 @@ class LogDirectory:
             partition.deleted = True
             partition.go_offline(f"{key[0]}-{key[1]} was deleted")
             self.disk.sync_dir(self.path)
-            self._checkpoints.forget(key)
         except OSError as error:
             self.fail(f"{key[0]}-{key[1]} could not be deleted: {error}")
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
+        try:
+            self._checkpoints.forget(key)
+        except OSError as error:  # of a full disk, most of all: `create_many` forgets before it makes one of that name
+            self.checkpoint_failed(error)
         if suffix == "delete":
             self.delete_later(target, self.clock() + partition.config.file_delete_delay_ms)
 
