@@ -29,12 +29,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
+from refbroker.config import LogConfig
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.log.disk import Disk
 from refbroker.log.segment import Segment
 from refbroker.log.threads import Threads
 
 PERIOD_MS_MAX = 60_000  # without any flush.ms, look so often
+STEP_MS_MIN = 10  # by so much the wall clock may fall behind between two looks: it counts whole milliseconds, and is slewed
 
 
 class Syncable(Protocol):
@@ -83,6 +85,7 @@ class FlushTarget(Protocol):
     offline: str | None
     recovery_point: int
     log_end_offset: int
+    config: LogConfig
     unfinished: list  # rolled segments that no flush has covered
 
     def begin_flush(self, upto: int | None = None) -> FlushJob | None: ...
@@ -207,16 +210,20 @@ class Flusher:
             self.request(partition)
 
     async def _watch(self) -> None:
-        seen_ms = self._clock()
+        loop = asyncio.get_running_loop()
+        seen_ms, seen = self._clock(), loop.time()
         while True:
             self._configs_changed.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._configs_changed.wait(), min(self._period_ms(), PERIOD_MS_MAX) / 1000)
-            now_ms = self._clock()
-            went_back, seen_ms = now_ms < seen_ms, now_ms  # then nobody knows how old anything is: flush it (C1.5 under F7)
+            now_ms, now = self._clock(), loop.time()
+            # Went the wall clock back, by however little, nobody knows how old anything is: flush it (C1.5 under F7). So if
+            # it was ahead for a while between two looks, and something was appended just then.
+            went_back = now_ms - seen_ms < (now - seen) * 1000 - STEP_MS_MIN
+            seen_ms, seen = now_ms, now
             for partition in tuple(self._partitions()):
                 due_ms = partition.flush_due_ms()
-                if due_ms is not None and (due_ms <= now_ms or went_back):
+                if due_ms is not None and (due_ms <= now_ms or went_back or due_ms - partition.config.flush_ms > now_ms):
                     self.request(partition)
 
 
