@@ -31,10 +31,14 @@ class Threads:
         self.at_work += 1
         if len(self._threads) < min(self.at_work, THREADS_MAX):
             thread = threading.Thread(target=self._work, name=f"sync-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            with suppress(RuntimeError):  # the system gives no more: those that are there do it
+                thread.start()
+                self._threads.append(thread)
         future = asyncio.get_running_loop().create_future()
         self._jobs.put((job, future))
+        if not self._threads:  # then the event loop waits
+            self._jobs.put(None)
+            self._work()
         return future
 
     def map(self, function: Callable[[Any], None], items: Iterable[Any]) -> Iterator[None]:
