@@ -209,6 +209,7 @@ class GroupLog:
             await asyncio.wait([writes[-1].applied])
 
     async def stop(self) -> None:
+        await asyncio.sleep(0)  # a task that is cancelled before it has begun tells nobody
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
