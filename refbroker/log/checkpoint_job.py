@@ -5,7 +5,8 @@ durable), log starts, high watermarks, and how far logs are compacted. They are 
 thread; and at once, by the event loop's thread, when a value must fall or an entry must go before something else may
 happen (C3.7).
 
-1. What was collected before such a change is not written after it: each change raises the generation.
+1. What was collected before such a change, or before other values were collected, is not written after it: each raises the
+   generation.
 2. A file whose content would not change is not written.
 3. A partition that is offline keeps the values that are on the disk.
 4. log-start-offset-checkpoint only names partitions whose log start is above their first segment's base offset.
@@ -49,7 +50,8 @@ class Checkpoints:
         return self._on_disk[checkpoints.CLEANER]
 
     def begin(self, partitions: Mapping[Key, object]) -> Callable[[], None]:
-        """Collect the values of now; the function that is returned writes them."""
+        """Collect the values of now; the function that is returned writes them, unless newer ones are on their way."""
+        self._generation += 1
         recovery_points: Offsets = {}
         log_starts: Offsets = {}
         high_watermarks: Offsets = {}
