@@ -31,6 +31,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from refbroker.config import LogConfig, validate_topic_configs
@@ -53,7 +54,6 @@ from refbroker.topic_rules import (
 log = logging.getLogger(__name__)
 
 CLUSTER_METADATA_ID = uuid.UUID(int=1)  # Kafka's reserved id
-UNASSIGNED_DIRECTORY = uuid.UUID(int=0)  # Kafka's for a directory that has none, as before 3.7
 UNASSIGNED_DIRECTORY = uuid.UUID(int=0)  # a data directory of before Kafka 3.7 has no id
 METADATA_CONFIGS = {
     "flush.messages": "1",
@@ -180,11 +180,7 @@ class MetadataStore:
     # Changes
 
     async def create_topic(
-        self,
-        name: str,
-        partitions: int = -1,
-        configs: Mapping[str, str] = {},
-        replication_factor: int = -1,  # noqa: B006
+        self, name: str, partitions: int = -1, configs: Mapping[str, str] = {}, replication_factor: int = -1  # noqa: B006
     ) -> Topic:
         """Raises KafkaError: TOPIC_ALREADY_EXISTS, INVALID_TOPIC_EXCEPTION, INVALID_CONFIG, KAFKA_STORAGE_ERROR, ..."""
         outcome = (await self.create_topics([NewTopic(name, partitions, configs, replication_factor)]))[name]
@@ -309,12 +305,12 @@ class MetadataStore:
             for first in range(0, len(wanted), DIRECTORIES_AT_ONCE):
                 self._broker.logs.create_many(wanted[first : first + DIRECTORIES_AT_ONCE])
                 await asyncio.sleep(0)
-            self._broker.flusher.look_again()
         except KafkaError:
             self._incomplete |= {topic.name for topic, _ in places}
             raise
         finally:
             self._image.replay(entries)
+            self._broker.flusher.look_again()
 
     async def make_missing(self) -> None:
         """Directories of topics that are there, which could not be made when their topic was, for want of space (C1.14).
@@ -326,6 +322,7 @@ class MetadataStore:
                 for number in range(topic.partitions):
                     if (topic.name, number) not in self._broker.logs.partitions:
                         self._broker.logs.create(topic.name, number, topic.topic_id, self._log_config(topic))
+                        self._broker.flusher.look_again()
                         log.warning("%s-%d: its directory could not be made before, an empty one was made", topic.name, number)
             self._incomplete.clear()
 
@@ -400,7 +397,8 @@ class MetadataStore:
                 partition = self._broker.logs.partitions.get((topic.name, number))
                 if partition is not None:
                     stricter = log_config.flush_messages < partition.config.flush_messages
-                    partition.set_config(log_config)
+                    with suppress(KafkaError):  # of a flush at once, for want of descriptors: the other partitions' turn comes
+                        partition.set_config(log_config)
                     if stricter:  # the new policy speaks of what was acknowledged under the old one, too
                         self._broker.flusher.ensure(partition)
         self._broker.flusher.look_again()
