@@ -98,10 +98,7 @@ class TestBroker:
 
 @contextmanager
 def broker(
-    topics: Mapping[str, int] = {},
-    config: Mapping[str, Any] = {},
-    data_dir: str | None = None,
-    listen: str = "127.0.0.1:0",
+    topics: Mapping[str, int] = {}, config: Mapping[str, Any] = {}, data_dir: str | None = None, listen: str = "127.0.0.1:0"
 ) -> Iterator[TestBroker]:
     """A running broker with these topics (name -> partitions) and config keys."""
     with tempfile.TemporaryDirectory(prefix="refbroker-") as temporary:

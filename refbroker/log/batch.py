@@ -208,14 +208,9 @@ def check(batch: Batch, position: int = 0) -> None:
 
 
 def validate_produce(
-    records: bytes | bytearray | memoryview | None,
-    max_message_bytes: int,
-    *,
-    now_ms: int = 0,
-    log_append_time: bool = False,
-    before_max_ms: int = UNLIMITED,
-    after_max_ms: int = UNLIMITED,
-) -> Batch:
+    records: bytes | bytearray | memoryview | None, max_message_bytes: int, *, now_ms: int = 0, log_append_time: bool = False,
+    before_max_ms: int = UNLIMITED, after_max_ms: int = UNLIMITED,
+) -> Batch:  # fmt: skip
     """The one batch that a client may append to a partition; raises KafkaError with the code of the first broken rule.
 
     `log_append_time` is the topic's message.timestamp.type.

@@ -11,14 +11,8 @@ a crash left in it.
 """
 
 from refbroker.log.checkpoints import (
-    CHECKPOINT_BYTES_MAX,
-    EPOCH_MAX,
-    OFFSET_MAX,
-    InvalidFile,
-    format_lines,
-    parse_lines,
-)
-from refbroker.log.checkpoints import parse_number
+    CHECKPOINT_BYTES_MAX, EPOCH_MAX, OFFSET_MAX, InvalidFile, format_lines, parse_lines, parse_number,
+)  # fmt: skip
 from refbroker.log.disk import Disk, read_file, replace_file
 
 LEADER_EPOCH_CHECKPOINT = "leader-epoch-checkpoint"

@@ -72,18 +72,9 @@ class Record(NamedTuple):
 
 
 def build(
-    records: Iterable[Record],
-    *,
-    base_offset: int = 0,
-    leader_epoch: int = -1,
-    producer_id: int = -1,
-    producer_epoch: int = -1,
-    base_sequence: int = -1,
-    codec: int = 0,
-    log_append_time: bool = False,
-    transactional: bool = False,
-    control: bool = False,
-) -> bytearray:
+    records: Iterable[Record], *, base_offset: int = 0, leader_epoch: int = -1, producer_id: int = -1, producer_epoch: int = -1,
+    base_sequence: int = -1, codec: int = 0, log_append_time: bool = False, transactional: bool = False, control: bool = False,
+) -> bytearray:  # fmt: skip
     """One batch of these records, whose offsets start at `base_offset` and rise. Under log-append time the largest
     timestamp is that of all."""
     records = list(records)
