@@ -10,7 +10,7 @@ is judged by the same checkers; what a history has no place for (topics, deletio
 2. A topic is called by its name and how often it was made, "b.2": one that was made again is another topic.
 3. A letter that makes no sense here (`delete` of a topic that is not there) returns False.
 4. What a running broker may never answer is a complaint at once: a retry with another offset (C6.4), a sequence with a gap that is
-   taken (C6.5), an epoch of yesterday that is taken (C6.6), a record shown before it is durable (C4.2), offsets left unflushed (C1.4).
+   taken (C6.5), an epoch of yesterday that is taken (C6.6), a record shown before it is durable (C4.2); and see `waiting.py`.
 """
 
 from collections import Counter
@@ -26,12 +26,13 @@ from chaos.whole.notes import (
     ACKS, BATCHES_KEPT, CONSUMER, GROUP, INVALID_PRODUCER_EPOCH, NONE, NS_PER_MS, OFFSET_OUT_OF_RANGE, OUT_OF_ORDER_SEQUENCE,
     SEGMENT_BYTES, SEQUENCE_MODULUS, STEP_S, VALUE_BYTES, VERSIONS, Notes, Producer, Sent, TopicNote, batches_of, config_of, identities,
 )
+from chaos.whole.waiting import Waiting
 from refbroker.apis import (
     k00_produce, k01_fetch, k08_offset_commit, k19_create_topics, k20_delete_topics, k21_delete_records, k22_init_producer_id,
 )
 
 
-class Session:
+class Session(Waiting):
     """Some clients and one broker under one policy, from an empty disk on."""
 
     def __init__(self, policy: Policy):
@@ -62,7 +63,7 @@ class Session:
             if self.topic("a") is None or getattr(self, "do_" + letter.replace("-", "_"))() is False:
                 return None
             self._tick()
-            self._look_at_flushes()
+            self._look_at_rest()
         return begin
 
     def close(self) -> None:
@@ -122,13 +123,6 @@ class Session:
             self.frames.append(connection.frames)
         self.requests += 1
         connection.send(api, VERSIONS[api.name], request, then)
-
-    def _look_at_flushes(self) -> None:
-        """Nothing is under way any more: fewer than flush.messages new offsets of a partition wait, however they were sent."""
-        for key, log in self.node.broker.logs.partitions.items() if self.policy.messages else ():
-            waiting = log.log_end_offset - max(log.recovery_point, self._began.get(key, 0))
-            if waiting >= self.policy.messages:
-                self.complaints.append(("C1.4", f"{log}: {waiting} offsets are not flushed, and nobody is about to"))
 
     # ------------------------------------------------------------ topics
 
@@ -402,10 +396,7 @@ class Session:
         position, epoch = self._offsets.get(where, (0, -1))
         moment = self._mark("seen")
         if row["error_code"] == OFFSET_OUT_OF_RANGE:  # deleted records: begin behind them
-            start = max((deletion[4] for deletion in self.notes.deletions if deletion[2:4] == list(where)), default=0)
-            self._offsets[where] = max(position, start), epoch
-            self._stretches[where] += 1
-            self.history.seeks[CONSUMER, *where, self._stretches[where]] = max(position, start)
+            self._begin_anew(where, position)
             return
         for batch in batches_of(bytes(row["records"] or b"")):
             for offset, identity in identities(batch):
@@ -447,4 +438,4 @@ class Session:
         return None
 
 
-LETTERS = tuple(sorted(name.removeprefix("do_").replace("_", "-") for name in vars(Session) if name.startswith("do_")))
+LETTERS = tuple(sorted(name.removeprefix("do_").replace("_", "-") for name in dir(Session) if name.startswith("do_")))

@@ -188,6 +188,10 @@ class Connection:
     def closed(self) -> bool:
         return self._stream.closed
 
+    @property
+    def unanswered(self) -> list[str]:
+        return [] if self.closed else [api.name for api, *_ in self._waiting]
+
     def send(self, api: Api, version: int, request: dict, then: Callable[[dict], None] | None) -> None:
         """`then` gets the response when the broker hands it over; None where none will come (acks=0)."""
         self._sent += 1

@@ -26,7 +26,7 @@ STEP_S = 0.01  # what a letter takes
 NS_PER_MS = 1_000_000  # and a run makes fewer events than that
 VERSIONS = {  # the newest in which topics go by their names, so that a request can be written before its topic exists
     "Produce": 12, "Fetch": 12, "ListOffsets": 9, "Metadata": 12, "OffsetCommit": 9, "OffsetFetch": 9, "CreateTopics": 7,
-    "DeleteTopics": 6, "DeleteRecords": 2, "InitProducerId": 4, "OffsetForLeaderEpoch": 4,
+    "DeleteTopics": 6, "DeleteRecords": 2, "InitProducerId": 4, "OffsetForLeaderEpoch": 4, "IncrementalAlterConfigs": 1,
 }
 ACKS = {-1: "all", 0: "0", 1: "1"}
 NONE, OFFSET_OUT_OF_RANGE, OUT_OF_ORDER_SEQUENCE, INVALID_PRODUCER_EPOCH = 0, 1, 45, 47

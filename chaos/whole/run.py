@@ -52,6 +52,9 @@ SCENARIOS = tuple(tuple(text.split()) for text in (
     "produce checkpoint produce kill produce poll",
     "idempotent poll commit restart retry poll commit",
     "produce wait produce poll commit wait",
+    "produce follow gzip gzip catch-up look poll",
+    "create vanish create produce vanish empty produce empty poll",
+    "produce strict look zero leave leave poll commit kill produce",
 ))
 SMALL_SCENARIOS = tuple(tuple(text.split()) for text in (
     "create produce both poll commit recreate delete poll commit",

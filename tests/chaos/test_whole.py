@@ -14,7 +14,7 @@ from chaos.whole import asking, run
 from chaos.whole.clients import LETTERS, Session
 from refbroker import broker, group_log, metadata, offsets
 from refbroker.group_records import Committed, offset_key, offset_value
-from refbroker.log import partition, producers, recovery
+from refbroker.log import directory, partition, producers, recovery
 from refbroker.log.flush import Flusher
 
 SOUND = ("produce", "both", "poll", "commit", "crowd", "zero", "idempotent", "wrap", "lost", "retry", "late", "bump", "fence", "gap", "create",
@@ -179,6 +179,34 @@ def removal_not_written(monkeypatch):
     monkeypatch.setattr(metadata.MetadataStore, "_write", write)
 
 
+def wait_at_the_end_of_a_segment(monkeypatch):
+    monkeypatch.setattr(partition.Partition, "is_behind", lambda self, offset: False)
+
+
+def nobody_is_woken(monkeypatch):
+    monkeypatch.setattr(partition.Partition, "_wake", lambda self: None)
+
+
+def committed_to_the_log_end(monkeypatch):
+    monkeypatch.setattr(partition.Partition, "last_stable_offset", property(lambda self: self.log_end_offset))
+
+
+def deleted_to_the_log_end(monkeypatch):
+    def delete_records(self, before_offset):
+        self.log_start_offset = self.log_end_offset
+        return self.log_start_offset
+
+    monkeypatch.setattr(partition.Partition, "delete_records", delete_records)
+
+
+def configs_reach_no_partition(monkeypatch):
+    monkeypatch.setattr(metadata.MetadataStore, "_configs_changed", lambda self, changed: None)
+
+
+def no_stop_is_clean(monkeypatch):
+    monkeypatch.setattr(directory.LogDirectory, "_seal", lambda self, *_: False)
+
+
 PLANTED = [
     (answered_before_durable, "P3", "produce", {"C1.3"}),
     (flush_in_flight_is_enough, "P3", "late", {"C1.3"}),
@@ -195,6 +223,13 @@ PLANTED = [
     (nothing_is_loaded, "P0", "produce poll commit", {"C8.3"}),
     (same_epoch_again, "P0", "produce poll produce poll", {"C8.4", "C2.8"}),
     (removal_not_written, "P0", "create delete", {"C9.5"}),
+    (wait_at_the_end_of_a_segment, "P0", "gzip gzip gzip gzip catch-up", {"C1.16"}),
+    (nobody_is_woken, "P3", "follow", {"C1.16"}),
+    (nobody_is_woken, "P0", "create vanish", {"C1.16"}),
+    (committed_to_the_log_end, "P3", "look", {"C4.2"}),
+    (deleted_to_the_log_end, "P3", "empty", {"C4.1"}),
+    (configs_reach_no_partition, "P0", "strict", {"C1.3"}),
+    (no_stop_is_clean, "P0", "leave", {"C1.1"}),
 ]
 
 
