@@ -1,7 +1,8 @@
 """DeleteRecords: raise the log start offset of partitions; records before it are gone for every reader.
 
 - Offset -1 means the high watermark. An offset above it, or negative otherwise, is OFFSET_OUT_OF_RANGE; one below the
-  log start changes nothing. The answer is the new log start ("low watermark"), which outlives a crash (C2.6).
+  log start changes nothing. The answer is the new log start ("low watermark"); a crash before the next checkpoint may
+  undo it (C3.5).
 - Internal topics, and topics that are only compacted, are refused.
 """
 
