@@ -138,23 +138,15 @@ def check_broker_configs(configs: Mapping[str, str]) -> None:
 
 
 async def alter(
-    broker,
-    resources: Iterable[Mapping[str, Any]],
-    change_of: Callable[[Any, Mapping[str, Any]], Callable[[Configs], Configs]],
-    *,
+    broker, resources: Iterable[Mapping[str, Any]], change_of: Callable[[Any, Mapping[str, Any]], Callable[[Configs], Configs]], *,
     validate_only: bool,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any]]:  # fmt: skip
     """The answers of AlterConfigs and IncrementalAlterConfigs. `change_of` makes of a resource in the request the
     function from its present configs to the new ones."""
     asked = [(resource["resource_type"], resource["resource_name"]) for resource in resources]
     answers = []
     for resource, (resource_type, name) in zip(resources, asked, strict=True):
-        answer = {
-            "error_code": ErrorCode.NONE,
-            "error_message": None,
-            "resource_type": resource_type,
-            "resource_name": name,
-        }
+        answer = {"error_code": ErrorCode.NONE, "error_message": None, "resource_type": resource_type, "resource_name": name}
         try:
             if asked.count((resource_type, name)) > 1:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
