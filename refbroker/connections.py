@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from refbroker.apis import RequestContext, Served
+from refbroker.apis import Served
+from refbroker.fetch_sessions import FetchSessions
 from refbroker.frames import FrameReader
 from refbroker.protocol import RequestHeader
 
@@ -45,11 +46,34 @@ class Connection:
         return self.frames.received_bytes
 
 
-class Request(NamedTuple):
-    """`message` None: ApiVersions in a version that is not served, which is answered all the same."""
+class Request:
+    """A request in hand, and as `context` what its handler may know of it besides the message. `message` None: ApiVersions in a
+    version that is not served, which is answered all the same."""
 
-    connection: Connection
-    served: Served
-    header: RequestHeader
-    message: dict[str, Any] | None
-    context: RequestContext
+    __slots__ = ("server", "connection", "entry", "version", "correlation_id", "client_id", "message")
+
+    def __init__(self, server: Any, connection: Connection, entry: Served, header: RequestHeader, message: dict[str, Any] | None):
+        self.server = server
+        self.connection = connection
+        self.entry = entry
+        self.version = header.version
+        self.correlation_id = header.correlation_id
+        self.client_id = header.client_id
+        self.message = message
+
+    @property
+    def client_host(self) -> str:
+        return self.connection.host
+
+    @property
+    def listener(self) -> str:
+        """Its name."""
+        return self.connection.listener
+
+    @property
+    def served(self) -> dict[int, Served]:
+        return self.server.served
+
+    @property
+    def fetch_sessions(self) -> FetchSessions:
+        return self.server.fetch_sessions

@@ -10,6 +10,7 @@ longer than REQUEST_BYTES_MAX or slower than REQUEST_SECONDS_MAX is dropped.
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from resource import RUSAGE_SELF, getpagesize, getrusage
 from typing import Any
@@ -36,15 +37,12 @@ class Metrics:
         self.connections_opened = 0
         self.connections_closed = 0
         self.connections_refused = 0  # over max.connections or max.connections.per.ip
-        self._requests: dict[str, list[float]] = {}  # API name -> [count, seconds]
+        self._requests: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])  # API name -> [count, seconds]
         self._errors: dict[tuple[str, int], int] = {}
 
     def request(self, api: str, seconds: float) -> None:
         """One request was answered."""
-        try:
-            cell = self._requests[api]
-        except KeyError:
-            cell = self._requests[api] = [0, 0.0]
+        cell = self._requests[api]
         cell[0] += 1
         cell[1] += seconds
 

@@ -200,10 +200,10 @@ class Server:
             return False
         connection.waiting_since = None
         request = self._decode(connection, frame)
-        if request.served.handle_all is None or connection.frames.size > SMALL_FRAME_BYTES or not self._turn:
+        if request.entry.handle_all is None or connection.frames.size > SMALL_FRAME_BYTES or not self._turn:
             if request.message is None:
                 return self._answered(request, unsupported_version())
-            return self._answered(request, request.served.handle(self.broker, request.message, request.context))
+            return self._answered(request, request.entry.handle(self.broker, request.message, request))
         connection.in_turn = True  # others come in this turn
         self._together.append(request)
         return False
@@ -212,7 +212,7 @@ class Server:
         """The small requests of one turn, all Produce. Those connections with which more has come."""
         requests, self._together = self._together, []
         try:
-            responses = requests[0].served.handle_all(self.broker, [(request.message, request.context) for request in requests])
+            responses = requests[0].entry.handle_all(self.broker, requests)
         except Exception as error:
             responses = [error] * len(requests)
         more = []
@@ -230,7 +230,7 @@ class Server:
 
     def _answered(self, request: Request, response: Any) -> bool:
         """A handler has spoken. True where more has come with the request and can be served."""
-        connection, api = request.connection, request.served.api
+        connection, api = request.connection, request.entry.api
         if type(response) is not dict and response is not None:
             self._wait(request, response)
             return False
@@ -282,22 +282,21 @@ class Server:
         served = self.served.get(header.api_key)
         if served is None:
             raise Refused(f"API key {header.api_key} is not served")
-        context = apis.RequestContext(header, connection.host, connection.listener, self.served, self.fetch_sessions)
         api = served.api
         if not api.serves(header.version):
             if api is API_VERSIONS:
-                return Request(connection, served, header._replace(version=0), None, context)
+                return Request(self, connection, served, header._replace(version=0), None)
             raise Refused(f"{api.name} version {header.version} is not served")
         try:
             message = api.read_request(header, frame)
         except ProtocolError as error:
             raise ProtocolError(f"{api.name} version {header.version}: {error}") from error
-        return Request(connection, served, header, message, context)
+        return Request(self, connection, served, header, message)
 
     def _respond(self, request: Request, response: Any, *, may_hold: bool = False) -> Coroutine | None:
         """Send a response, or a part of it: then the rest is the coroutine's. One that may be held is sent at the end of
         the turn, together with those of the connection's other requests that came with it."""
-        connection, api, header = request.connection, request.served.api, request.header
+        connection, api = request.connection, request.entry.api
         if self._budget.bytes:
             self._budget.done(connection)
         connection.frames.done()
@@ -305,7 +304,7 @@ class Server:
             return None
         metrics = self.broker.metrics
         metrics.errors_in(api, response)
-        parts = api.response_frame(header.version, header.correlation_id, response)
+        parts = api.response_frame(request.version, request.correlation_id, response)
         held = connection.held
         if may_hold and len(parts) == 1:
             metrics.bytes_out += len(parts[0])
@@ -360,7 +359,7 @@ class Server:
                 response.future.add_done_callback(self._come_true)
             waiting.append((request, response))
         else:
-            self._work(connection, request.served.api, self._respond_later(request, response, unsent))
+            self._work(connection, request.entry.api, self._respond_later(request, response, unsent))
 
     def _come_true(self, future: asyncio.Future) -> None:
         """What these requests have waited for is there."""
@@ -370,7 +369,7 @@ class Server:
             try:
                 if (found := response.response()) and not connection.closed:  # looked at in any case, else asyncio complains
                     self._respond(request, found, may_hold=True)
-                    self._go_on(connection, request.served.api)
+                    self._go_on(connection, request.entry.api)
             except Exception as error:
                 self._lost(connection, error)
         self._end_turn_soon()

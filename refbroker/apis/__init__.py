@@ -2,9 +2,10 @@
 
 Each `kNN_name.py` has `API` (its versions and schemas) and `handle(broker, request, context)`, which gives the response
 as a dict, or None where the client wants none; a coroutine that gives it, in most cases by being an `async def`; or
-a `Later`. Where requests that come together can be handled together, there is `handle_all(broker, [(request, context)])`
-too, which gives a list of the same, or of an exception where a request raises one.
-`context` is a `RequestContext`. A handler turns every `KafkaError` into the code of the topic or partition concerned;
+a `Later`. Where requests that come together can be handled together, there is `handle_all(broker, contexts)` too, with each
+request as `message` of its context, which gives a list of the same, or of an exception where a request raises one.
+`context` is a `Request` of connections.py; of it handlers know `version`, `client_id`, `client_host`, `listener`, `served` and
+`fetch_sessions`. A handler turns every `KafkaError` into the code of the topic or partition concerned;
 one that escapes costs the client its connection.
 """
 
@@ -17,14 +18,13 @@ from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.fetch_sessions import FetchSessions
-from refbroker.protocol import Api, RequestHeader
+from refbroker.protocol import Api
 
 
 class Served(NamedTuple):
     api: Api
     handle: Callable[[Any, dict[str, Any], Any], "dict[str, Any] | None | Coroutine | Later"]
-    handle_all: Callable[[Any, list[tuple[dict[str, Any], Any]]], list[Any]] | None = None
+    handle_all: Callable[[Any, list[Any]], list[Any]] | None = None
 
 
 class Later(NamedTuple):
@@ -33,24 +33,6 @@ class Later(NamedTuple):
 
     future: asyncio.Future
     response: Callable[[], dict[str, Any]]
-
-
-class RequestContext:
-    """What a handler may know of its request besides the message, and of the server that it came through."""
-
-    __slots__ = ("api_key", "version", "correlation_id", "client_id", "client_host", "listener", "served", "fetch_sessions")
-
-    def __init__(
-        self, header: RequestHeader, client_host: str, listener: str, served: dict[int, Served], fetch_sessions: FetchSessions
-    ):
-        self.api_key = header.api_key
-        self.version = header.version
-        self.correlation_id = header.correlation_id
-        self.client_id = header.client_id
-        self.client_host = client_host
-        self.listener = listener  # its name
-        self.served = served
-        self.fetch_sessions = fetch_sessions
 
 
 class Disconnect(Exception):

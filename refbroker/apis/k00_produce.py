@@ -90,16 +90,16 @@ def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any]
     return _answer(broker, request["acks"], responses, flushes, _waits(broker, flushes) if flushes and request["acks"] else {})
 
 
-def handle_all(broker: Any, requests: list[tuple[dict[str, Any], Any]]) -> list[dict[str, Any] | None | Later | Disconnect]:
+def handle_all(broker: Any, contexts: list[Any]) -> list[dict[str, Any] | None | Later | Disconnect]:
     """What several requests append to one partition goes to its log together."""
     groups: dict[Any, list[tuple[Any, dict[str, Any], list[Flush]]]] = {}  # by partition: records, their result, its request's flushes
     begun = []
-    for request, context in requests:
+    for context in contexts:
         flushes: list[Flush] = []
-        responses, entries = _begin(broker, request, context)
+        responses, entries = _begin(broker, context.message, context)
         for partition, records, result in entries:
             groups.setdefault(partition, []).append((records, result, flushes))
-        begun.append((request["acks"], responses, flushes))
+        begun.append((context.message["acks"], responses, flushes))
     now_ms = broker.clock()
     for partition, group in groups.items():
         appended = partition.append_all([records for records, _, _ in group], now_ms)

@@ -12,14 +12,14 @@ import struct
 import pytest
 
 from chaos.bench.raw import batch, produce_frame
-from refbroker.apis import RequestContext, load
+from refbroker.apis import load
 from refbroker.broker import Broker
 from refbroker.config import Config
-from refbroker.connections import Connection
+from refbroker.connections import Connection, Request
 from refbroker.frames import SMALL_FRAME_BYTES, FrameReader
 from refbroker.streams import PlainStream
 
-KINDS = (Connection, FrameReader, PlainStream, RequestContext)
+KINDS = (Connection, FrameReader, PlainStream, Request)
 CLIENTS = 3
 NO_BATCH, LARGE = b"\0" * 200, b"\0" * 2 * SMALL_FRAME_BYTES
 HALF = {"small": struct.pack(">i", 9000) + b"half", "large": struct.pack(">i", 9 << 20) + LARGE}
@@ -96,6 +96,6 @@ def test_of_requests_that_are_answered(tmp_path, sent):
         for reader, _ in clients:
             await answered(reader)
         await asyncio.sleep(0)
-        assert kept(RequestContext) == []  # while the connections go on
+        assert kept(Request) == []  # while the connections go on
 
     assert asyncio.run(after(tmp_path, story)) == []

@@ -110,7 +110,7 @@ def test_a_retry_and_news_of_one_turn_wait_for_the_flush_of_both(tmp_path):
         batch = build([Record(0, 0, None, b"v")], producer_id=number, producer_epoch=0, base_sequence=0)
         message["topic_data"][0]["partition_data"][0]["records"] = batch
         view = memoryview(bytearray(api.request.encode(version, message, flexible=True)))  # as from a client
-        return api.decode_request(version, view), SimpleNamespace(version=version, client_id="t")
+        return SimpleNamespace(version=version, client_id="t", message=api.decode_request(version, view))
 
     async def story():
         config, _ = Config.load(None, {}, (f"log.dirs={tmp_path}", "listeners=PLAINTEXT://127.0.0.1:0"))
