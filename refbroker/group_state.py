@@ -10,7 +10,7 @@ timeouts is over; who has not joined by then is out (static members stay until t
 generation goes up by one and everybody gets an answer; the leader's has all members in it. In CompletingRebalance the
 SyncGroups wait for the leader's, which holds the assignments. They are answered once these are stored (`store`).
 
-1. Every request gets exactly one answer, unless the group is dropped with its broker.
+1. Every request gets exactly one answer, also where the group is dropped.
 2. The generation never goes down, and the members of one generation see the same members, leader and protocol.
 3. A heartbeat, sync or commit of another generation is refused, and so is one that names an unknown member or an
    instance id that another member holds.
@@ -64,6 +64,12 @@ class Group(GroupCore):
             self.heard_from(member)
         if len(self.members) > self._outside.settings.max_size:  # which was made smaller meanwhile
             self._prepare_rebalance()
+
+    def stop(self) -> None:
+        super().stop()
+        for member in self.members:
+            member.answer_join(join_response(member.member_id, ErrorCode.COORDINATOR_NOT_AVAILABLE))
+            member.answer_sync(sync_response(ErrorCode.COORDINATOR_NOT_AVAILABLE))
 
     # Joining
 

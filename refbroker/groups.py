@@ -282,6 +282,8 @@ class GroupCoordinator:
 
     async def topic_deleted(self, topic: str) -> None:
         """Forget what was committed for it, before anybody can make another one of that name."""
+        if not self._log.is_current():
+            self._start_over()
         commits = [(group, *position) for group in self._offsets for position in self._offsets.of(group)]
         commits += [(record.group, record.topic, record.partition) for record in self._unapplied_commits()]
         by_group: dict[str, list] = {}
