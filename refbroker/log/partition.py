@@ -41,6 +41,7 @@ from refbroker.log.segment import Damaged, FileRegion, Segment
 
 TRANSIENT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 TAIL_ENTRIES_MAX = 256  # positions of the latest batches, so that consumers at the end need no lookup
+HIDDEN_MS_MAX = 10_000  # under flush.messages=1 nothing waits longer than a flush, where one could begin
 LONG_MAX = 2**63 - 1
 
 
@@ -363,11 +364,13 @@ class Partition:
         self.finish_flush(job)
 
     def flush_due_ms(self) -> int | None:
-        """When flush.ms wants a flush; None for never."""
+        """When flush.ms wants a flush; None for never. Under flush.messages=1 what waits is hidden: had a flush been impossible
+        for the moment, and nobody waited for it, it is due."""
         since = self._unflushed_since if self._flushing_since is None else self._flushing_since
-        if since is None or self.config.flush_ms == LONG_MAX or self.recovery_point >= self.log_end_offset:
+        flush_ms = min(self.config.flush_ms, HIDDEN_MS_MAX) if self._visible_when_durable else self.config.flush_ms
+        if since is None or flush_ms == LONG_MAX or self.recovery_point >= self.log_end_offset:
             return None
-        return since + self.config.flush_ms
+        return since + flush_ms
 
     @property
     def checkpoint_offset(self) -> int:
