@@ -63,15 +63,10 @@ async def handle(broker, request: dict, context) -> dict:
                 entry["synonyms"] = ()
             if not request["include_documentation"]:
                 entry["documentation"] = None
-        results.append(
-            {
-                "error_code": code,
-                "error_message": message,
-                "resource_type": resource["resource_type"],
-                "resource_name": resource["resource_name"],
-                "configs": entries,
-            }
-        )
+        results.append({
+            "error_code": code, "error_message": message, "resource_type": resource["resource_type"],
+            "resource_name": resource["resource_name"], "configs": entries,
+        })  # fmt: skip
     return {"results": results}
 
 

@@ -72,18 +72,13 @@ async def handle(broker, request: dict, context) -> dict:
             continue
         first = cursor["partition_index"] if cursor is not None and cursor["topic_name"] == name else 0
         end = min(topic.partitions, first + limit)
-        topics.append(
-            {
-                "name": name,
-                "topic_id": topic.topic_id,
-                "is_internal": topic.is_internal,
-                "partitions": [
-                    broker.metadata.describe_partition(topic, number) | {"error_code": ErrorCode.NONE}
-                    for number in range(first, end)
-                ],
-                "topic_authorized_operations": AUTHORIZED_TOPIC,
-            }
-        )
+        topics.append({
+            "name": name, "topic_id": topic.topic_id, "is_internal": topic.is_internal,
+            "partitions": [
+                broker.metadata.describe_partition(topic, number) | {"error_code": ErrorCode.NONE} for number in range(first, end)
+            ],
+            "topic_authorized_operations": AUTHORIZED_TOPIC,
+        })  # fmt: skip
         if end < topic.partitions:
             return {"topics": topics, "next_cursor": {"topic_name": name, "partition_index": end}}
         limit -= max(0, end - first)
