@@ -6,10 +6,16 @@ checkpoints could not be removed (C1.14: when space returns; that it does is the
 import asyncio
 import errno
 import os
+import random
 
 import pytest
 from test_no_descriptors_for_the_housekeeping import KEY, FullDisk, filled, opened
 
+from chaos.disk.driver import ROOT
+from chaos.disk.faults import Fault, Injector
+from chaos.disk.model import SimDisk
+from chaos.disk.profiles import PROFILES, Platters
+from chaos.disk.spaces import Space
 from refbroker.broker import Broker
 from refbroker.config import Config
 from refbroker.errors import KafkaError
@@ -44,6 +50,28 @@ def test_retention_goes_on_one_by_one(tmp_path, number):
     assert log.append(build([Record(0, 0, None, b"v")]), 0).base_offset == 6
     logs.close(clean=False)
     assert opened(tmp_path, disk).partitions[KEY].log_start_offset == 6
+
+
+def test_no_power_cut_makes_a_hole_of_it(tmp_path):
+    """C2.2, C3.5: of every disk, at every moment. The log start is in no checkpoint, then."""
+    disk = SimDisk({ROOT: None})
+    logs, log = filled("", disk)
+    logs.checkpoint()
+    begin = len(disk.events)
+    disk.injector = Injector(Fault("write-enospc", 1, True))
+    while log.log_start_offset < 3:
+        log.retain(10**15)
+    begins = set()
+    for profile in PROFILES:
+        platters = Platters(disk, profile.commit)
+        for at, event in enumerate(disk.events):
+            for state in Space(profile, platters, random.Random(at)).states(200) if at >= begin else ():
+                log = opened("", SimDisk(state.image())).partitions[KEY]
+                assert log.offline is None and log.log_end_offset == 6
+                assert [batch.base_offset for batch in log.read_batches(log.log_start_offset)] == list(range(log.log_start_offset, 6))
+                begins.add(log.log_start_offset)
+            platters.feed(event)
+    assert begins == {0, 1, 2, 3}
 
 
 def test_without_descriptors_nothing_is_begun(tmp_path):
