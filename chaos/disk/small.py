@@ -94,7 +94,8 @@ ELSEWHERE: dict[str, str] = {
                                   "can open: tests/properties/test_log.py",
     "log.records.OUTPUT_BYTES_FIRST": "of codecs that the lab's clients do not use: tests/properties/test_records.py",
     "log.segment.POSITION_MAX": "a second limit beside segment.bytes, for the same roll; the lab's segments are as small as that",
-    "log.flush.PERIOD_MS_MAX": "a time, and the clock of the lab is its own",
+    **dict.fromkeys(("log.flush.PERIOD_MS_MAX", "log.flush.STEP_MS_MIN", "log.partition.HIDDEN_MS_MAX"),
+                    "a time, and the clock of the lab is its own"),
     **dict.fromkeys(("metrics.REQUEST_SECONDS_MAX", "server.SWEEP_INTERVAL_MAX_S", "testing.STOP_SECONDS_MAX"), "a time, of real clocks"),
 }
 
