@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def bench(against: str | None, quick: bool, rounds: int | None, only: str | None, crowd: bool, profile: bool, cores: bool,
           readme: bool, json_path: Path) -> None:
     """How fast is it on this machine, and against Apache Kafka?"""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever stops it early is not left with two brokers
     began = time.monotonic()
     scratch = Path(tempfile.mkdtemp(prefix="refbroker-bench-"))
     try:
