@@ -204,6 +204,8 @@ def explain(plan: Path, html: Path | None) -> None:
     if html:
         from chaos.html.story import render
 
+        if "layer" in result.plan:
+            raise click.UsageError(f"{plan} is of a whole broker: pages are drawn of plans of the log alone")
         html.write_text(render(result, str(plan)))
         click.echo(f"\ndrawn in {html}")
 

@@ -87,26 +87,32 @@ def complete(plan: dict) -> dict:
     return {**plan, "digest": result.digest, "problems": _written(result.broken)}
 
 
-def replay(plan: dict) -> Replay:
-    """Follow a plan. Raises BadPlan."""
+def replay(plan: dict):
+    """Follow a plan: a `Replay`, of a whole broker a `Followed` (chaos/whole/plan.py). Raises BadPlan."""
     try:
         constants = small.checked(plan.get("constants", small.USUAL))
     except ValueError as error:
         raise BadPlan(str(error)) from error
+    if plan.get("format") != FORMAT:
+        raise BadPlan(f"format {plan.get('format')!r}, {FORMAT} expected")
     with quietly(), small.applied(constants):
-        return _replay(plan)
+        if "layer" not in plan:
+            return _replay(plan)
+        from chaos.whole import plan as whole
+
+        if plan["layer"] != whole.LAYER:
+            raise BadPlan(f"layer {plan['layer']!r}: plans are of {whole.LAYER!r}, or of the log alone and have no layer")
+        return whole.follow(plan)
 
 
 def _replay(plan: dict) -> Replay:
-    if plan.get("format") != FORMAT:
-        raise BadPlan(f"format {plan.get('format')!r}, {FORMAT} expected")
     try:
         driver = Driver(POLICIES[plan["policy"]])
         driver.start()
         for operation in (*plan["setup"], *plan["operations"]):
             driver.do(operation)
         crash = plan["crash"]
-        image = _crashed(driver, crash)
+        image = crashed(driver, crash)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadPlan(f"{type(error).__name__}: {error}") from error
     recoverer = Recoverer(driver.config)
@@ -124,7 +130,8 @@ def _replay(plan: dict) -> Replay:
     return Replay(plan, driver, image, recovered, problems, f"{digest_of(image):032x}")
 
 
-def _crashed(driver: Driver, crash: dict) -> Image:
+def crashed(driver, crash: dict) -> Image:
+    """The image that the crash of a plan leaves; `driver` has a disk, and how many events it has seen. Raises BadPlan, ValueError."""
     at, labels = crash["after_events"], crash["deviations"]
     if not 0 <= at <= driver.at:
         raise BadPlan(f"after_events is {at}, the workload makes {driver.at}")
@@ -135,7 +142,7 @@ def _crashed(driver: Driver, crash: dict) -> Image:
                 return image
         raise BadPlan(f"no append to cut to {torn} bytes just before event {at}")
     profile = BY_NAME[crash["disk"]]
-    return dict(Space(profile, _fed(driver.disk, profile.commit, at), random.Random(0)).state_of(labels).image())
+    return dict(Space(profile, fed(driver.disk, profile.commit, at), random.Random(0)).state_of(labels).image())
 
 
 def _struck(disk: SimDisk, at: int, labels: list) -> Image:
@@ -143,10 +150,11 @@ def _struck(disk: SimDisk, at: int, labels: list) -> Image:
     wanted: dict[str, dict[str, str]] = {}
     for part, axis, label in labels:
         wanted.setdefault(part, {})[axis] = label
-    return dict(Space(WEAKEST, _fed(disk, WEAKEST.commit, at), random.Random(0)).state_of(wanted).image())
+    return dict(Space(WEAKEST, fed(disk, WEAKEST.commit, at), random.Random(0)).state_of(wanted).image())
 
 
-def _fed(disk: SimDisk, commit: str, at: int) -> Platters:
+def fed(disk: SimDisk, commit: str, at: int) -> Platters:
+    """The platters of a disk after so many events."""
     platters = Platters(disk, commit)
     for event in disk.events[:at]:
         platters.feed(event)
@@ -154,7 +162,7 @@ def _fed(disk: SimDisk, commit: str, at: int) -> Platters:
 
 
 def durable_ends(driver: Driver, at: int) -> dict:
-    image = _fed(driver.disk, WEAKEST.commit, at).durable_image()
+    image = fed(driver.disk, WEAKEST.commit, at).durable_image()
     return {(entry.key, entry.topic_id): durable_end(image, entry) for entry in driver.ledger.partitions}
 
 

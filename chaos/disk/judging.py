@@ -179,8 +179,9 @@ def debts(ledger: Ledger, at: int, fault: str, durable: dict) -> list[Owed]:
 def evidence_of(state) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
     """(labels for a plan, the effects that did not come out) of a crash state."""
     if not isinstance(state, State):
-        return ({"process": {key: str(value) for key, value in state.items()}} if state else {}), ()
+        labels = {key: str(value) for key, value in state.items()} if state else {}
+        return ({"process": labels} if labels else {}), tuple(f"{key} at {value}" for key, value in labels.items())
     labels: dict[str, dict[str, str]] = {}
     for part, axis, choice in state.deviations():
         labels.setdefault(part, {})[axis] = choice.label
-    return labels, tuple(f"{choice.label}: {choice.event}" for _, _, choice in state.deviations())
+    return labels, tuple(f"{choice.label}: {choice.event}" for _, _, choice in state.deviations() if choice.event is not None)

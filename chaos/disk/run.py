@@ -87,7 +87,7 @@ def run(report, seed: int, seconds: float, *, depth: int | None = None, workers:
                 for task, by_policy in pool.map(stage, words_until if number else None, performed):
                     seen.add(task, by_policy)
                     progress(seen.line())
-            whole.run(pool.map, report, seed, (words_until + end) / 2, progress)
+            whole.run(pool.map, report, seed, (words_until + end) / 2, progress, out)
         faults = errors.sweep(max(end, time.monotonic() + 10), progress)
     finally:  # also what an interrupted run has seen
         for tally in seen.tallies.values():

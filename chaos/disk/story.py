@@ -11,11 +11,11 @@ def tell(result) -> str:
     """The story of a `chaos.plan.Replay`, as plain text."""
     plan, crash = result.plan, result.plan["crash"]
     lines = [f"{plan['statement']} under {plan['policy']}, {crash['fault']} on disk {crash['disk']}, after event {crash['after_events']}", ""]
-    lines += ["Constants of the broker", *_constants(plan["constants"]), ""] if plan.get("constants") else []
+    lines += ["Constants of the broker", *constants(plan["constants"]), ""] if plan.get("constants") else []
     lines += ["What the client did, and was told", *_operations(result), ""]
-    lines += ["What the broker made of it: the write list (* unsynced at the crash)", *_events(result), ""]
-    lines += ["What the crash made of it", *_deviations(crash), ""]
-    lines += ["What was on the disk (page cache above, disk below, ~ marks bytes that differ)", *_files(result), ""]
+    lines += ["What the broker made of it: the write list (* unsynced at the crash)", *events(result), ""]
+    lines += ["What the crash made of it", *deviations(crash), ""]
+    lines += ["What was on the disk (page cache above, disk below, ~ marks bytes that differ)", *files(result), ""]
     lines += ["What recovery did", *_reports(result), ""]
     lines += ["What broke"] + [f"  {problem.statement}{_where(problem)}: {problem.text}" for problem in result.broken]
     lines += [] if result.broken else ["  nothing"]
@@ -27,7 +27,7 @@ def _where(problem) -> str:
     return f" {topic}-{number} at {problem.offset}" if topic else ""
 
 
-def _constants(constants: dict[str, int]) -> list[str]:
+def constants(constants: dict[str, int]) -> list[str]:
     return [f"  {name} = {value}" for name, value in constants.items()]
 
 
@@ -43,7 +43,7 @@ def _operations(result) -> list[str]:
     return lines
 
 
-def _events(result) -> list[str]:
+def events(result) -> list[str]:
     at = result.plan["crash"]["after_events"]
     events = result.driver.disk.events
     lines = []
@@ -55,12 +55,12 @@ def _events(result) -> list[str]:
     return lines[-60:]
 
 
-def _deviations(crash: dict) -> list[str]:
+def deviations(crash: dict) -> list[str]:
     lines = [f"  {part} {axis}: {label}" for part, axes in crash["deviations"].items() for axis, label in axes.items()]
     return lines or ["  nothing was lost"]
 
 
-def _files(result) -> list[str]:
+def files(result) -> list[str]:
     lines: list[str] = []
     view = _view(result)
     for path in sorted(view.keys() | result.crashed.keys()):

@@ -148,7 +148,7 @@ def _broken(report, limits: Limits) -> Iterator[str]:
         yield f'<section class=failure id="{_anchor(key)}"><h3>{escape(key.label)}: {escape(_title(statement))}</h3>'
         yield f"<p class=soft>{escape(f'{layer} layer, {fault} {FAULTS.get(fault.split()[0], str())}, policy {policy}: {number(len(row.broken))} of {number(row.judged)} judgements')}</p>"
         yield "<ul>" + "".join(f"<li>{_finding(finding)}</li>" for finding in row.broken[:EXAMPLES_MAX]) + "</ul>"
-        mine = [path for path in plans if (plans[path].get("statement"), plans[path].get("crash", {}).get("fault")) == (statement, fault)]
+        mine = [path for path in plans if (plans[path].get("statement"), _fault_of(plans[path])) == (statement, fault)]
         for path in mine if layer == "disk" else ():
             yield _plan(path, plans[path], told, len(told) < limits.stories)
         kept = [each for each in report.kept if (each.layer, each.policy, each.fault) == (layer, policy, fault)]
@@ -162,6 +162,11 @@ def _broken(report, limits: Limits) -> Iterator[str]:
     for path in plans:
         if path not in told:
             yield f"<section class=failure>{_plan(path, plans[path], told, len(told) < limits.stories)}</section>"
+
+
+def _fault_of(plan: dict) -> str:
+    """As the verdict table has it."""
+    return " ".join(filter(None, (plan.get("crash", {}).get("fault"), plan.get("layer"))))
 
 
 def _broken_rows(report) -> list[tuple]:
@@ -208,7 +213,7 @@ def _plan(path: Path, plan: dict, told: set[Path], with_story: bool) -> str:
     if path not in told and with_story and story.exists():
         text = story.read_text()
         cut = "\n... the page of this plan has the rest\n" if len(text) > STORY_MAX else ""
-        head = f"{plan.get('statement')} under {plan.get('policy')}, shrunk to {len(plan.get('setup', [])) + len(plan.get('operations', []))} operations"
+        head = f"{plan.get('statement')} under {plan.get('policy')}, shrunk to {sum(len(plan.get(part, [])) for part in ('setup', 'operations', 'letters'))} operations"
         lines.append(f"<details><summary>Story: {escape(head)}</summary><pre>{escape(text[:STORY_MAX] + cut)}</pre></details>")
     told.add(path)
     return "".join(lines)
@@ -228,7 +233,8 @@ def _story_page(path: Path) -> None:
     from chaos import plan
     from chaos.html import story
 
-    path.with_suffix(".html").write_text(story.render(plan.replay(plan.load(path)), str(path)))
+    if "layer" not in (written := plan.load(path)):  # of a whole broker there is the text
+        path.with_suffix(".html").write_text(story.render(plan.replay(written), str(path)))
 
 
 # ------------------------------------------------------------ verdicts

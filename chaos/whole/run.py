@@ -17,18 +17,22 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from chaos.checks.history.case import Finding
 from chaos.disk import small
 from chaos.disk.driver import POLICIES, ROOT, quietly
+from chaos.disk.judging import evidence_of
 from chaos.disk.lab import cache_images
 from chaos.disk.ledger import Policy
 from chaos.disk.model import SYNCS
 from chaos.disk.profiles import PROFILES, WEAKEST, Platters
-from chaos.disk.spaces import Space, State, digest_of
+from chaos.disk.spaces import Space, digest_of
+from chaos.plan import save
 from chaos.whole.clients import LETTERS, Session
 from chaos.whole.judge import Judged, judge, judge_live
+from chaos.whole.plan import plan_of
 
 LAYER = "disk"
 SUFFIX = " whole"  # of the fault in the verdict table
@@ -122,6 +126,7 @@ class WholeFailure(NamedTuple):
     word: tuple[str, ...]
     at: int
     deviations: tuple[str, ...]
+    labels: dict[str, dict[str, str]]  # the same for a plan
     constants: small.Constants
 
     def text(self) -> str:
@@ -130,8 +135,10 @@ class WholeFailure(NamedTuple):
         return f"{self.finding.evidence}; clients: {' '.join(self.word)}{'' if self.constants == small.USUAL else ', small constants'}; {where}{deviating}"
 
 
-def run(mapping: Callable, to, seed: int, until: float, progress: Callable[[str], None] = lambda text: None) -> dict[str, WholeTally]:
-    """The scenarios, then words of the seed until `until`; all into the report `to`. `mapping` is `Pool.map` of chaos/disk/run.py."""
+def run(mapping: Callable, to, seed: int, until: float, progress: Callable[[str], None] = lambda text: None,
+        out: Path | None = None) -> dict[str, WholeTally]:
+    """The scenarios, then words of the seed until `until`; all into the report `to`, plans of what broke into `out`/plans. `mapping` is
+    `Pool.map` of chaos/disk/run.py."""
     tallies = {name: WholeTally() for name in POLICIES}
     for numbers, limit in ((range(len(BEGIN_WITH)), None), (range(len(BEGIN_WITH), WORDS_MAX), until)):
         for by_policy in mapping([WholeTask(number, seed) for number in numbers], limit, perform):
@@ -140,7 +147,7 @@ def run(mapping: Callable, to, seed: int, until: float, progress: Callable[[str]
             progress(f"whole broker: {sum(tally.words for tally in tallies.values())} words, "
                      f"{sum(tally.recoveries for tally in tallies.values())} states recovered and asked, "
                      f"{sum(len(tally.failures) for tally in tallies.values())} broken")
-    report(to, tallies, seed)
+    report(to, tallies, seed, out)
     return tallies
 
 
@@ -164,8 +171,8 @@ def _explore(policy: Policy, word: tuple[str, ...], seed: int, chosen: int, faul
     word = tuple(letter for letter in word if session.play((letter,)) is not None)
     explorer = _Explorer(session, word, tally, rng, chosen, constants)
     for statement, text in session.complaints:
-        explorer.note(Finding(statement, "answered wrongly", "", -1, -1, text), "F0", "any", session.at, ())
-    explorer.take(judge_live(session), "F0", "any", session.at, ())
+        explorer.note(Finding(statement, "answered wrongly", "", -1, -1, text), "F0", "any", session.at)
+    explorer.take(judge_live(session), "F0", "any", session.at)
     tally.requests, tally.acks = session.requests, session.acks
     session.close()
     if "F1" in faults:
@@ -186,7 +193,8 @@ class _Explorer:
         states = [state for state in cache_images(self.session.disk, 1) if f"{ROOT}/meta.properties" in state[1]]
         last = states[-1:]
         for at, image, torn in [*self.rng.sample(states[:-1], min(KILLS_MAX * self.chosen, len(states) - 1)), *last]:
-            self.strike(at - 1 if torn else at, "F1", "any", image, digest_of(image), None, (f"torn at {torn}",) if torn else ())
+            effects = {"torn": torn} if torn else {}
+            self.strike(at - 1 if torn else at, "F1", "any", image, digest_of(image), None, effects)
 
     def power_cuts(self) -> None:
         disk = self.session.disk
@@ -209,41 +217,39 @@ class _Explorer:
         for state in (*states[:2], *self.rng.sample(between, min(number, len(between)))):
             image = state.image()
             if f"{ROOT}/meta.properties" in image:
-                self.strike(at, "F2", space.profile.name, image, state.digest, durable, _deviations(state))
+                self.strike(at, "F2", space.profile.name, image, state.digest, durable, state)
 
-    def strike(self, at: int, fault: str, disk: str, image, digest: int, durable, deviations: tuple[str, ...]) -> None:
-        """One crash state: recovered and judged, unless the same has been, at a moment when clients knew as much and as much was durable."""
+    def strike(self, at: int, fault: str, disk: str, image, digest: int, durable, state) -> None:
+        """One crash state (of a killed process: what is torn): recovered and judged, unless the same has been, at a moment when clients knew
+        as much and as much was durable."""
         self.tally.tried += 1
         known = bisect_right(self.session.notes.clock, at, key=lambda entry: entry[0])
-        state = known, digest, digest_of(durable) if durable is not None else 0
-        if state in self._seen:
+        moment = known, digest, digest_of(durable) if durable is not None else 0
+        if moment in self._seen:
             return
-        self._seen.add(state)
+        self._seen.add(moment)
         self.tally.digests.add(digest & 0xFFFFFFFFFFFFFFFF)
         self.tally.recoveries += 1
         judged = judge(self.session, at, fault, image, durable)
         self.tally.questions += judged.requests
         if fault == "F2":
             self.tally.losses[judged.lost] += 1
-        self.take(judged, fault, disk, at, deviations)
+        self.take(judged, fault, disk, at, state)
 
-    def take(self, judged: Judged, fault: str, disk: str, at: int, deviations: tuple[str, ...]) -> None:
+    def take(self, judged: Judged, fault: str, disk: str, at: int, state=None) -> None:
         for statement in judged.statements:
             self.tally.judgements[*statement, fault] += 1
         for finding in judged.findings:
             if finding.allowed:
                 self.tally.allowed[finding.statement, finding.acks, fault] += 1
             else:
-                self.note(finding, fault, disk, at, deviations)
+                self.note(finding, fault, disk, at, state)
 
-    def note(self, finding: Finding, fault: str, disk: str, at: int, deviations: tuple[str, ...]) -> None:
+    def note(self, finding: Finding, fault: str, disk: str, at: int, state=None) -> None:
         """The first of its kind in this word; the others would say the same."""
         if not any((each.finding.statement, each.fault) == (finding.statement, fault) for each in self.tally.failures):
-            self.tally.failures.append(WholeFailure(finding, self.session.policy.name, fault, disk, self.word, at, deviations, self.constants))
-
-
-def _deviations(state: State) -> tuple[str, ...]:
-    return tuple(f"{choice.label}: {choice.event}" for _, _, choice in state.deviations() if choice.event is not None)
+            labels, deviations = evidence_of(state)
+            self.tally.failures.append(WholeFailure(finding, self.session.policy.name, fault, disk, self.word, at, deviations, labels, self.constants))
 
 
 def shrink(failure: WholeFailure, seed: int) -> WholeFailure:
@@ -278,8 +284,9 @@ def missing(tallies: dict[str, WholeTally]) -> list[str]:
     return found
 
 
-def report(to, tallies: dict[str, WholeTally], seed: int) -> None:
-    """Rows in the verdict table of the disk layer, under faults of their own, and a line of figures."""
+def report(to, tallies: dict[str, WholeTally], seed: int, out: Path | None = None) -> None:
+    """Rows in the verdict table of the disk layer, under faults of their own, and a line of figures. The first failure of each statement is
+    shrunk, and its plan written."""
     total, shrunk = WholeTally(), set()
     for name, tally in tallies.items():
         total.add(tally)
@@ -290,6 +297,9 @@ def report(to, tallies: dict[str, WholeTally], seed: int) -> None:
             if failure.finding.statement not in shrunk:
                 shrunk.add(failure.finding.statement)
                 failure = shrink(failure, seed)
+                if out is not None:
+                    path = save(plan_of(failure), out / "plans")
+                    to.figures.append({"plan": str(path), "replay": f"refbroker-chaos replay {path}"})
             finding = replace(failure.finding, evidence=failure.text())
             to.judge(LAYER, name, failure.fault + SUFFIX, [], [finding])
     to.not_enough += missing(tallies)

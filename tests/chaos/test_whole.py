@@ -3,15 +3,24 @@
 import asyncio
 import uuid
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
+from chaos import plan
+from chaos.checks.history.case import Finding
+from chaos.cli import cli
+from chaos.disk import small
 from chaos.disk.driver import POLICIES, quietly
+from chaos.disk.judging import evidence_of
+from chaos.disk.lab import cache_images
 from chaos.logfile import parse_log
 from chaos.report import Report
 from chaos.whole import asking, run
 from chaos.whole.clients import LETTERS, Session
+from chaos.whole.plan import plan_of
 from refbroker import broker, group_log, metadata, offsets
 from refbroker.group_records import Committed, offset_key, offset_value
 from refbroker.log import directory, partition, producers, recovery
@@ -239,11 +248,62 @@ def test_a_planted_bug_is_seen_by_the_right_statement(monkeypatch, plant, policy
     assert statements(explore(policy, word)) & expected
 
 
+@pytest.mark.parametrize("plant,policy,word,fault", [
+    (gap_is_taken, "P0", "idempotent gap", "F0"), (nothing_is_loaded, "P0", "produce poll commit", "F1"), (answered_before_durable, "P3", "produce", "F2"),
+], ids=lambda value: getattr(value, "__name__", None))
+def test_a_plan_of_a_failure_repeats_it(monkeypatch, tmp_path, plant, policy, word, fault):
+    plant(monkeypatch)
+    failures = [each for each in explore(policy, word).failures if each.fault == fault]
+    assert failures
+    for failure in failures:
+        path = plan.save(plan_of(failure), tmp_path)
+        followed = plan.replay(plan.load(path))
+        assert failure.finding.statement in followed.statements and followed.as_written
+        assert failure.finding.evidence in path.with_suffix(".txt").read_text()
+
+
+def test_a_torn_append_is_in_the_plan():
+    session = Session(POLICIES["P0"])
+    session.play(("produce",))
+    at, torn = next((at, torn) for at, _, torn in cache_images(session.disk, 1) if torn)
+    session.close()
+    finding = Finding("C2.3", "made up", "", -1, -1, "")
+    made = plan_of(run.WholeFailure(finding, "P0", "F1", "any", ("produce",), at - 1, *reversed(evidence_of({"torn": torn})), small.USUAL))
+    assert made["crash"] == {"fault": "F1", "disk": "any", "after_events": at, "deviations": {"process": {"torn": str(torn)}}}
+    assert plan.replay(made).as_written and plan.replay(made).broken == []
+    assert f"process torn: {torn}" in plan.replay(made).story()
+
+
+@pytest.mark.parametrize("wrong,text", [
+    ({"letters": ["prodce"]}, "no letter 'prodce'"), ({"letters": ["retry"]}, "makes no sense"), ({"layer": "hole"}, "layer 'hole'"),
+    ({"crash": {"fault": "F2", "disk": "posix", "after_events": 9999, "deviations": {}}}, "after_events is 9999"), ({"letters": 5}, "TypeError"),
+])
+def test_a_plan_that_cannot_be_followed_says_why(wrong, text):
+    finding = Finding("C1.3", "made up", "", -1, -1, "")
+    made = plan_of(run.WholeFailure(finding, "P3", "F0", "any", ("produce",), 20, (), {}, small.USUAL))
+    with pytest.raises(plan.BadPlan, match=text):
+        plan.replay(made | wrong)
+
+
 def test_a_failure_is_shrunk_to_the_letters_that_it_takes(monkeypatch):
     retries_are_news(monkeypatch)
     failure = next(each for each in explore("P0", "produce idempotent both").failures
                    if each.finding.statement == "C6.4" and each.fault == "F1")
     assert run.shrink(failure, 1).word == ("idempotent",)
+
+
+def test_the_plan_of_a_failure_is_in_the_report(monkeypatch, tmp_path):
+    retries_are_news(monkeypatch)
+    report = Report(1)
+    run.report(report, {"P0": explore("P0", "produce idempotent both")}, 1, tmp_path)
+    paths = [Path(figures["plan"]) for figures in report.figures if "plan" in figures]
+    assert {path.name[:4] for path in paths} == {"C6.4", "C6.5"} and all("idempotent" in plan.load(path)["letters"] for path in paths)
+    report.write(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert all(f"refbroker-chaos replay {path}" in page for path in paths) and "idempotent, from event" in page and "What the clients did" in page
+    assert CliRunner().invoke(cli, ["replay", str(paths[0])]).exit_code == 1
+    refused = CliRunner().invoke(cli, ["explain", str(paths[0]), "--html", str(tmp_path / "page.html")])
+    assert refused.exit_code == 2 and "of a whole broker" in refused.output
 
 
 def test_a_run_is_reported_in_rows_of_its_own():
