@@ -55,7 +55,7 @@ class Followed:
         lines = [f"{plan['statement']} under {plan['policy']}, whole broker, {what}, after event {crash['after_events']}", ""]
         lines += ["Constants of the broker", *story.constants(plan["constants"]), ""] if plan.get("constants") else []
         lines += ["What the clients did, one letter after the other"]
-        lines += [f"  {letter}, from event {began}" for letter, began in zip(plan["letters"], self.began)]
+        lines += [f"  {letter}, from event {began}{_about(letter)}" for letter, began in zip(plan["letters"], self.began)]
         lines += ["", "What they sent, and were told", *self._sends(), ""]
         lines += ["What the broker made of it: the write list (* unsynced at the crash)", *story.events(self), ""]
         lines += ["What the crash made of it", *story.deviations(crash), ""]
@@ -117,6 +117,12 @@ def _played(session: Session, letter: str) -> int:
 
 def _written(findings: list[Finding]) -> list[list]:
     return [[each.statement, f"{each.topic}-{each.partition}", each.offset, f"{each.anomaly}: {each.evidence}"] for each in findings]
+
+
+def _about(letter: str) -> str:
+    """What it does, where its name does not say that."""
+    text = " ".join((getattr(Session, "do_" + letter.replace("-", "_")).__doc__ or "").split())
+    return f": {text}" if text else ""
 
 
 def _where(finding: Finding) -> str:
