@@ -93,6 +93,7 @@ def delete_records(partition, before_offset: int) -> int:
     if before_offset > partition.log_start_offset:
         partition.log_start_offset = before_offset
         partition.epochs.truncate_from_start(before_offset)
+        partition.wake()  # who waits to read what is gone
     return partition.log_start_offset
 
 
@@ -120,6 +121,7 @@ def begin_retain(partition, now_ms: int) -> int:
         if error.errno not in NO_SPACE:
             raise
         count, partition.log_start_offset = 1, max(start, partition.segments[1].base_offset)
+    partition.wake()
     return count
 
 

@@ -27,7 +27,8 @@ import errno
 import uuid
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from refbroker.config import LogConfig
 from refbroker.errors import ErrorCode, KafkaError
@@ -159,7 +160,7 @@ class Partition:
             self.high_watermark = end
             self._high_base, self._high_position = self.active.base_offset, self.active.size
             if self.waiters:
-                self._wake()
+                self.wake()
         return appended
 
     def flush_to(self, end: int) -> int | None:
@@ -168,14 +169,9 @@ class Partition:
 
     def roll(self, now_ms: int) -> bool:
         """Begin a new segment now; False where the active one is empty. Raises KafkaError."""
-        if self.offline is not None:
-            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self.offline)
-        if not self.active.size:
+        if self.offline is None and not self.active.size:
             return False
-        try:
-            self._roll(now_ms)
-        except OSError as error:
-            raise self._failed(error) from error
+        self._guard(Partition._roll, now_ms, half_done=False)
         return True
 
     def _roll(self, now_ms: int) -> None:
@@ -271,19 +267,11 @@ class Partition:
 
     def offset_for_time(self, timestamp: int) -> tuple[int, int, int] | None:
         """(timestamp, offset, leader epoch) of the earliest visible record that is not older. Raises KafkaError."""
-        return self._looked_up(times.offset_for_time, timestamp)
+        return self._guard(times.offset_for_time, timestamp, half_done=False)
 
     def offset_of_max_timestamp(self) -> tuple[int, int, int] | None:
         """(timestamp, offset, leader epoch) of the first visible record with the largest timestamp."""
-        return self._looked_up(times.offset_of_max_timestamp)
-
-    def _looked_up(self, lookup, *arguments: int):
-        if self.offline is not None:
-            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self.offline)
-        try:
-            return lookup(self, *arguments)
-        except (OSError, CorruptBatch) as error:
-            raise self._failed(error) from error
+        return self._guard(times.offset_of_max_timestamp, half_done=False)
 
     def epoch_end(self, leader_epoch: int) -> tuple[int, int]:
         """(epoch, end offset), or (-1, -1)."""
@@ -398,7 +386,7 @@ class Partition:
     def expire_producers(self, now_ms: int) -> int:
         return self.producers.expire(now_ms)
 
-    def _guard(self, operation, *arguments: int, half_done: bool = True) -> int:
+    def _guard(self, operation: Callable, *arguments: int, half_done: bool = True) -> Any:
         if self.offline is not None:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self.offline)
         try:
@@ -420,9 +408,10 @@ class Partition:
 
     def _raise_high_watermark(self, offset: int, base_offset: int, position: int) -> None:
         self.high_watermark, self._high_base, self._high_position = offset, base_offset, position
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Whoever waits looks again."""
         for waiter in tuple(self.waiters):
             waiter.wake()
 
@@ -430,7 +419,7 @@ class Partition:
         """From now on everything answers KAFKA_STORAGE_ERROR."""
         if self.offline is None:
             self.offline = reason
-            self._wake()
+            self.wake()
 
     def _failed(self, error: Exception, half_done: bool = False) -> KafkaError:
         """Draw the conclusion from a disk error, and give the answer to the request."""

@@ -193,7 +193,7 @@ def wait_at_the_end_of_a_segment(monkeypatch):
 
 
 def nobody_is_woken(monkeypatch):
-    monkeypatch.setattr(partition.Partition, "_wake", lambda self: None)
+    monkeypatch.setattr(partition.Partition, "wake", lambda self: None)
 
 
 def committed_to_the_log_end(monkeypatch):
