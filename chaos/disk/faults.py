@@ -7,13 +7,15 @@ n = 1, 2, 3 ... until a run ends in which nothing was struck: then every such ca
 |---|---|---|
 | sync-eio-kept | File.sync, Disk.sync_dir | EIO; dirty pages are marked clean and keep their bytes, which no later fsync writes (ext4, XFS) |
 | sync-eio-reverted | the same | EIO; besides, the page cache shows the old content again (btrfs) |
+| sync-enospc | the same | ENOSPC, otherwise as sync-eio-kept (delayed allocation, NFS) |
 | write-eio | File.append | EIO before a byte went in |
 | write-enospc, write-edquot | File.append, create, mkdir | the first half goes in, then no more, until space comes back |
 | torn-append | File.append | as write-enospc, and the truncation that should undo it fails too |
-| open-emfile | Disk.open | EMFILE |
+| open-emfile | Disk.open, Disk.sync_dir | EMFILE |
 | short-write | File.append | the first half goes in and no error is given |
 | eintr | File.append | interrupted before a byte went in: Python's own retry hides it from every program (PEP 475) |
 | truncate-eio, rename-eio, unlink-eio | those | EIO, nothing done |
+| rename-enospc | Disk.rename | ENOSPC, nothing done: the directory has no room for the name |
 | misdirected | File.append | the page cache is right, the device writes the bytes over the start of the same file |
 
 Decay at rest (`rot`) flips one bit of a file of a stopped broker. Not modelled: errors on read other than by sweeping `pread`
@@ -25,14 +27,17 @@ import os
 from typing import NamedTuple
 
 from chaos.disk.model import Inode, SimDisk
+from refbroker.log.disk import failed_sync
 
 CALLS = {
-    "sync-eio-kept": ("sync",), "sync-eio-reverted": ("sync",), "write-eio": ("append",), "write-enospc": ("append", "create", "mkdir"),
-    "write-edquot": ("append", "create", "mkdir"), "open-emfile": ("open",), "short-write": ("append",), "eintr": ("append",),
-    "truncate-eio": ("truncate",), "rename-eio": ("rename",), "unlink-eio": ("unlink",), "misdirected": ("append",),
+    "sync-eio-kept": ("sync",), "sync-eio-reverted": ("sync",), "sync-enospc": ("sync",), "write-eio": ("append",),
+    "write-enospc": ("append", "create", "mkdir"), "write-edquot": ("append", "create", "mkdir"), "open-emfile": ("open",), "short-write": ("append",), "eintr": ("append",),
+    "truncate-eio": ("truncate",), "rename-eio": ("rename",), "rename-enospc": ("rename",), "unlink-eio": ("unlink",), "misdirected": ("append",),
     "read-eio": ("pread",), "torn-append": ("append",),
 }
-ERRNO = {"write-enospc": errno.ENOSPC, "torn-append": errno.ENOSPC, "write-edquot": errno.EDQUOT, "open-emfile": errno.EMFILE}
+ERRNO = {
+    "sync-enospc": errno.ENOSPC, "rename-enospc": errno.ENOSPC, "write-enospc": errno.ENOSPC, "torn-append": errno.ENOSPC, "write-edquot": errno.EDQUOT, "open-emfile": errno.EMFILE,
+}  # fmt: skip
 LOW_BYTES = {"index": (8, (3, 7)), "timeindex": (12, (7, 11))}  # size of an entry, last bytes of its fields
 SILENT = ("short-write", "eintr", "misdirected")  # the program is told nothing
 
@@ -97,7 +102,10 @@ class Injector:
             return
         if inode.data is not None:
             drop_unsynced(disk, inode, revert=self.fault.kind == "sync-eio-reverted")
-        self._raise(path)
+        try:
+            self._raise(path)
+        except OSError as error:  # as the real one tells it
+            raise failed_sync(error, path) from error
 
     def _half(self, count: int) -> int:
         return count // 2

@@ -9,7 +9,8 @@ What a caller may rely on, and what not:
 1. `File.append` puts all buffers at the end of the file, in order, or raises and leaves the file as long as it was
    (a short write is completed or undone, C1.14). It reaches the page cache: it survives the process, not the power.
 2. Only a `File.sync` that returned makes the file's bytes and size durable. After one that raised, nothing about the
-   unsynced bytes is known any more, and a later success proves nothing (C1.13).
+   unsynced bytes is known any more, and a later success proves nothing (C1.13). So it is EIO whatever the system called
+   it: on a full disk, too, nothing is as it was when there is space again. The same holds for `sync_dir`.
 3. Only a `Disk.sync_dir` that returned makes the creations, renames and unlinks in that directory durable. A new
    directory's own entry is in its parent.
 4. A `File` stays readable after `unlink` and `rename` until nobody holds it. The descriptor is closed when the last
@@ -81,7 +82,10 @@ class File:
 
     def sync(self) -> None:
         """Make content and size durable. May be called from another thread than the appends."""
-        os.fdatasync(self._fd)
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise failed_sync(error, self.path) from error
 
     def fileno(self) -> int:
         """The descriptor, for `sendfile` only."""
@@ -147,6 +151,8 @@ class Disk:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
+        except OSError as error:
+            raise failed_sync(error, path) from error
         finally:
             os.close(fd)
 
@@ -166,6 +172,11 @@ class Disk:
         """(total bytes, bytes that we may still use) of the file system that holds `path`."""
         system = os.statvfs(path)
         return system.f_blocks * system.f_frsize, system.f_bavail * system.f_frsize
+
+
+def failed_sync(error: OSError, path: str) -> OSError:
+    """What an fsync that failed is to everybody else."""
+    return OSError(errno.EIO, f"fsync: {error.strerror}", path)
 
 
 def _skip(buffers: Sequence[Buffer], count: int) -> list[memoryview]:
