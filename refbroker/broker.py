@@ -165,7 +165,7 @@ class Broker:
             try:
                 await self.threads.run(self.logs.begin_checkpoint())
             except OSError as error:
-                self.logs.checkpoint_failed(error)
+                self.logs.failed("checkpoint", error)
 
     async def _sweep(self) -> None:
         self.logs.sweep(self.clock())

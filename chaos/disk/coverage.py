@@ -32,7 +32,7 @@ DISK_CALLS = ("rename", "unlink", "mkdir", "rmdir")
 ELSEWHERE = {
     **dict.fromkeys(("recovery._repair", "leftovers.drop", "producers.ProducerStates.load", "cuts.keep_snapshots"),
                     "only in the recovery of a crashed log: crashes inside recovery strike there (chaos/disk/inside.py), this table has the first"),
-    **dict.fromkeys(("distrust.leave_note", "distrust.write_anew", "directory.LogDirectory._remove_marker"),
+    **dict.fromkeys(("distrust.leave_note", "distrust.write_anew"),
                     "only after a call to the disk that failed: chaos/disk/errors.py sweeps those"),
     "distrust.remove_note": "only where a note of a failed call was left: chaos/disk/errors.py",
     "index._Index._read": "only where Apache Kafka left room behind an index: tests/properties/test_index.py",

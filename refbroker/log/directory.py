@@ -16,7 +16,7 @@ segment; then its directory is synced, then this one. Nothing can be appended be
 directory whose own entry could be lost (C1.3).
 
 Deleting: renamed, this directory synced, then its checkpoint entries are removed: a new partition of that name must not
-inherit them (C9.6). On a disk too full for that, they go with the next checkpoint, or before such a partition is made.
+inherit them (C9.6). What a disk is too full for is done later, at the latest before such a partition is made.
 
 Closing: each partition is flushed with indexes, producer snapshot and directory (C1.1); then the checkpoints; then the
 marker, only if nothing is offline (C3.3).
@@ -28,6 +28,8 @@ import logging
 import re
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 
 from refbroker.config import Config, LogConfig
 from refbroker.errors import ErrorCode, KafkaError
@@ -90,6 +92,7 @@ class LogDirectory:
         self._distrust = False  # a flush has failed here before
         self._checkpoints = Checkpoints(disk, path)
         self._to_delete: list[tuple[int, str]] = []  # (when, path of a file or a partition's directory)
+        self._going: dict[str, tuple[Key, str, int]] = {}  # directory of a deleted partition -> its name to be, and for how long
 
     # ------------------------------------------------------------ open
 
@@ -111,8 +114,9 @@ class LogDirectory:
                 self._load(key, name, config_of(key[0]) or self._default_config(key[0]))
             remove_note(self.disk, self.path)
         except OSError as error:
-            if self._lock is not None and not self.disk.exists(f"{self.path}/{checkpoints.CLEAN_SHUTDOWN}"):
-                leave_note(self.disk, self.path, str(error))  # recovery had begun: what it wrote may not be there
+            begun = self._lock is not None and not self.disk.exists(f"{self.path}/{checkpoints.CLEAN_SHUTDOWN}")
+            if begun and error.errno not in TRANSIENT_ERRORS:
+                leave_note(self.disk, self.path, str(error))  # what recovery wrote may not be there
             self._release()
             raise StartupError(f"{error.filename or self.path}: {error.strerror or error}") from error
         except KafkaError as error:
@@ -143,9 +147,7 @@ class LogDirectory:
             raise StartupError(f"{file}: written by a newer version: {error}") from None
         except InvalidFile as error:
             raise StartupError(f"{file} is damaged: {error}") from None
-        if meta is None:
-            return None
-        if meta.node_id != self.config.node_id:
+        if meta is not None and meta.node_id != self.config.node_id:
             raise StartupError(f"{path} belongs to node.id={meta.node_id}, this broker has {self.config.node_id}")
         return meta
 
@@ -175,13 +177,12 @@ class LogDirectory:
         if self.disk.exists(path):
             try:
                 data = read_file(self.disk, path, bytes_max=checkpoints.SMALL_FILE_BYTES_MAX)
-                clean = bool(data)
                 self.broker_epoch = checkpoints.parse_clean_shutdown(data)
+                clean = bool(data)
             except NewerVersion as error:
                 raise StartupError(f"{path}: written by a newer version: {error}") from None
             except ValueError as error:
                 logger.warning("%s is no clean marker, all logs are checked: %s", path, error)
-                clean = False
             self.disk.unlink(path)
         self.disk.sync_dir(self.path)
         return clean
@@ -224,17 +225,14 @@ class LogDirectory:
         directory = f"{self.path}/{name}"
         recovery_point = self._checkpoints.recovery_points.get(key, 0)
         log_start_offset = self._checkpoints.log_starts.get(key, 0)
-
-        def lower(offset: int) -> None:
-            self._checkpoints.set_recovery_point(key, offset)
-
         topic_id = None
         try:
             topic_id = checkpoints.read_partition_metadata(self.disk, f"{directory}/{checkpoints.PARTITION_METADATA}")
             content, report = recover(
                 self.disk, directory, config=config, recovery_point=recovery_point, log_start_offset=log_start_offset,
                 clean=self.clean_start, now_ms=self.clock(), compacted=key in self._checkpoints.cleaned,
-                accept_loss=self.accept_loss, distrust=self._distrust, lower_recovery_point=lower,
+                accept_loss=self.accept_loss, distrust=self._distrust,
+                lower_recovery_point=partial(self._checkpoints.set_recovery_point, key),
                 producer_expiration_ms=self.config.producer_id_expiration_ms,
             )  # fmt: skip
         except (PartitionDamaged, InvalidFile) as error:
@@ -271,6 +269,7 @@ class LogDirectory:
         made: list[Partition] = []
         directories: list[str] = []
         try:
+            self._rename_going()
             for topic, number, topic_id, config in wanted:
                 if (topic, number) in self.partitions:
                     raise KafkaError(ErrorCode.TOPIC_ALREADY_EXISTS, f"partition {topic}-{number} exists")
@@ -283,11 +282,7 @@ class LogDirectory:
         except (OSError, KafkaError) as error:
             for directory in directories:
                 self._undo_create(directory)
-            if isinstance(error, KafkaError):
-                raise
-            if error.errno not in TRANSIENT_ERRORS:  # a failed fsync, most of all (C1.13)
-                self.fail(f"no partition can be made: {error}")
-            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
+            raise self.failed("new partition", error) if isinstance(error, OSError) else error
         for partition in made:
             self.partitions[partition.topic, partition.number] = partition
         return made
@@ -315,7 +310,7 @@ class LogDirectory:
             self.fail(f"a partition could be neither made nor removed: {error}")
 
     def delete(self, topic: str, number: int) -> None:
-        """Take a partition away, durably; its files are unlinked later. Raises KafkaError."""
+        """Take a partition away; durably, unless the disk is too full for that. Its files are unlinked later. Raises KafkaError."""
         self._take_away((topic, number), "delete")
 
     def stray(self, topic: str, number: int) -> None:
@@ -324,24 +319,31 @@ class LogDirectory:
 
     def _take_away(self, key: Key, suffix: str) -> None:
         self._check_online()
-        partition = self.partitions[key]
+        partition = self.partitions.pop(key)
         ending = f".{self._new_uuid().hex}-{suffix}"
         target = f"{self.path}/{f'{key[0]}-{key[1]}'[: NAME_BYTES_MAX - len(ending)]}{ending}"
+        partition.deleted = True
+        partition.go_offline(f"{key[0]}-{key[1]} was deleted")
+        self._going[partition.directory] = key, target, partition.config.file_delete_delay_ms
         try:
-            self.disk.rename(partition.directory, target)
-            del self.partitions[key]
-            partition.deleted = True
-            partition.go_offline(f"{key[0]}-{key[1]} was deleted")
-            self.disk.sync_dir(self.path)
+            self._rename_going()
+        except KafkaError:
+            if self.offline is not None or suffix == "stray":
+                raise
+
+    def _rename_going(self) -> None:
+        """What directories of deleted partitions are called from now on, durably. Raises KafkaError; the rest is done later."""
+        try:
+            for directory, (key, target, delay_ms) in tuple(self._going.items()):
+                if self.disk.exists(directory):
+                    self.disk.rename(directory, target)
+                self.disk.sync_dir(self.path)
+                del self._going[directory]
+                if target.endswith("delete"):
+                    self.delete_later(target, self.clock() + delay_ms)
+                self._checkpoints.forget(key)
         except OSError as error:
-            self.fail(f"{key[0]}-{key[1]} could not be deleted: {error}")
-            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
-        try:
-            self._checkpoints.forget(key)
-        except OSError as error:  # of a full disk, most of all: `create_many` forgets before it makes one of that name
-            self.checkpoint_failed(error)
-        if suffix == "delete":
-            self.delete_later(target, self.clock() + partition.config.file_delete_delay_ms)
+            raise self.failed("deletion", error) from error
 
     def delete_later(self, path: str, due_ms: int) -> None:
         self._to_delete.append((due_ms, path))
@@ -356,6 +358,8 @@ class LogDirectory:
                 self._remove_directory(entry[1])
             elif self.disk.exists(entry[1]):  # else its partition was deleted meanwhile
                 self.disk.unlink(entry[1])
+        with suppress(KafkaError):
+            self._rename_going()
         return len(due)
 
     def _remove_directory(self, path: str) -> None:
@@ -366,25 +370,24 @@ class LogDirectory:
     # ------------------------------------------------------------ checkpoints, close
 
     def checkpoint(self) -> None:
-        """Write the checkpoint files that have changed: recovery points, log starts, high watermarks. Raises
-        KafkaError."""
+        """Write the checkpoint files that have changed: recovery points, log starts, high watermarks. Raises KafkaError."""
         self._check_online()
         try:
             self.begin_checkpoint()()
         except OSError as error:
-            self.checkpoint_failed(error)
-            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
+            raise self.failed("checkpoint", error) from error
 
-    def checkpoint_failed(self, error: OSError) -> None:
-        """For want of space or descriptors: what the files say holds, only more is checked after a crash."""
+    def failed(self, what: str, error: OSError) -> KafkaError:
+        """Draw the conclusion: for want of space or descriptors it is done later."""
         if error.errno in TRANSIENT_ERRORS:
-            logger.warning("no checkpoint: %s", error)
+            logger.warning("no %s for now: %s", what, error)
         else:
-            self.fail(f"checkpoint failed: {error}")
+            self.fail(f"{what} failed: {error}")
+        return KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error))
 
     def begin_checkpoint(self) -> Callable[[], None]:
-        """The values of now, and a function that writes them: on any thread. What it would write too late, because a
-        truncation or deletion has come before it, it does not write (C3.1). It raises OSError: see `checkpoint_failed`."""
+        """The values of now, and a function that writes them: on any thread. What it would write too late, because a truncation
+        or deletion has come before it, it does not write (C3.1). It raises OSError: see `failed`."""
         return self._checkpoints.begin(self.partitions)
 
     def lower_recovery_point(self, partition: Partition) -> None:
@@ -428,17 +431,13 @@ class LogDirectory:
             self.begin_checkpoint()()
             checkpoints.write_clean_shutdown(self.disk, marker, broker_epoch)
         except (OSError, KafkaError) as error:
-            self.fail(f"no clean stop: {error}")
-            self._remove_marker(marker)
+            if isinstance(error, OSError):  # else the partition has drawn the conclusion
+                self.failed("clean stop", error)
+            self.offline = self.offline or f"no clean stop: {error}"
+            with suppress(OSError):  # if it was written at all
+                self.disk.unlink(marker)
             return False
         return True
-
-    def _remove_marker(self, marker: str) -> None:
-        try:
-            if self.disk.exists(marker):
-                self.disk.unlink(marker)
-        except OSError as error:
-            logger.error("%s could not be removed: %s", marker, error)
 
     def _check_online(self) -> None:
         if self.offline is not None:

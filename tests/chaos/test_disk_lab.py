@@ -161,7 +161,7 @@ def test_one_process_and_two_find_the_same():
     assert all(tally.judged for tally in alone[tasks[0]].values()) and alone[tasks[0]]["P0"].digests
 
 
-@pytest.mark.parametrize("kind", ["sync-eio-kept", "sync-eio-reverted", "write-enospc", "short-write", "open-emfile", "rename-eio"])
+@pytest.mark.parametrize("kind", ["sync-eio-kept", "sync-eio-reverted", "sync-enospc", "write-enospc", "short-write", "open-emfile", "rename-eio", "rename-enospc"])
 def test_single_failing_calls_break_nothing_promised(kind):
     outcome = errors.SweepOutcome("P3", "F3", kind, ())
     for nth in range(1, 200, 7):
@@ -234,7 +234,7 @@ def test_crash_space_has_no_gap_that_is_not_explained():
         reached.update(each.tally.coverage)
         met.update(each.tally.facts)
     rows = {(site, kind) for site, kind, _ in met}
-    assert {("segment.Segment.append", "log"), ("index._Index.write", "index"), ("directory.LogDirectory._take_away", "directory")} <= rows
+    assert {("segment.Segment.append", "log"), ("index._Index.write", "index"), ("directory.LogDirectory._rename_going", "directory")} <= rows
     entries = [entry for entry in coverage.account(reached, met) if entry["deviation"] != "never met"]
     assert coverage.gaps(entries) == []
     reached["segment.Segment.append", "log", "torn"] = 0

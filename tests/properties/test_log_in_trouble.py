@@ -231,7 +231,7 @@ def test_a_deletion_that_fails_is_final(tmp_path, call, part):
     logs = opened(tmp_path, disk)
     disk.hook = failing(call, part, errno.EIO)
     refuses(lambda: logs.delete(*KEY))
-    assert "could not be deleted" in logs.offline and logs.partitions["other", 0].offline
+    assert "deletion failed" in logs.offline and logs.partitions["other", 0].offline
     reason = logs.offline
     logs.fail("once more")
     assert logs.offline == reason
