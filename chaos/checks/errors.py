@@ -9,13 +9,13 @@ acked survives the process and, as far as the policy reaches, the power.
 Not verified: errors that the device does not report.
 """
 
-from chaos.checks.crash import Problem, parsed
+from chaos.checks.crash import Problem, checkpoint_in, parsed
 from chaos.disk.driver import Driver
 from chaos.disk.faults import Injector
 from chaos.disk.ledger import Append, Cut
 
 EVERYTHING = 1 << 30
-STATEMENTS = ("C1.13", "C1.14", "C6.3")
+STATEMENTS = ("C1.13", "C1.14", "C3.1", "C6.3")
 
 
 def check_struck(driver: Driver, injector: Injector, began: int) -> list[Problem]:
@@ -39,6 +39,9 @@ def check_live(driver: Driver) -> list[Problem]:
         log = driver.logs.partitions.get(entry.key)
         if log is not None and log.offline is None and log.topic_id == entry.topic_id and entry.deleted[0] is None:
             found += _check_readable(log, entry)
+    points = checkpoint_in(driver.disk.view(), "recovery-point-offset-checkpoint")
+    found += [Problem("C3.1", key, log.log_end_offset, f"the recovery point on disk is {points[key]}, the log ends before it")
+              for key, log in driver.logs.partitions.items() if log.offline is None and points.get(key, 0) > log.log_end_offset]
     return found
 
 

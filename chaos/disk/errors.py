@@ -27,13 +27,13 @@ from chaos.disk.workloads import operations
 from refbroker.errors import KafkaError
 from refbroker.log.directory import LogDirectory, StartupError
 
-WORKLOAD = ("append", "idempotent", "fill", "idempotent", "append", "flush", "checkpoint", "both", "truncate", "create", "roll",
+WORKLOAD = ("append", "idempotent", "fill", "idempotent", "append", "flush", "checkpoint", "truncate", "both", "create", "roll",
             "delete-records", "append", "delete", "restart", "idempotent", "retention")
 BEFORE_DECAY = ("append", "idempotent", "fill", "idempotent", "append", "idempotent", "append", "flush", "checkpoint", "append")
 NTH_MAX = 400  # a workload makes fewer calls of any kind
 WATCHED = 3
 UNWATCHED = ("misdirected", "read-eio")  # the look itself would meet the fault
-FAULT_CLASS = {kind: "F3" for kind in CALLS if "-eio" in kind} | {"misdirected": "F5"}
+FAULT_CLASS = {kind: "F3" for kind in CALLS if "-eio" in kind or kind.startswith("sync")} | {"misdirected": "F5"}
 
 
 @dataclass

@@ -294,6 +294,7 @@ class SimDisk:
     def sync_dir(self, path: str) -> None:
         inode = self._directory(path)
         if self.injector is not None:
+            self.injector.call(self, "open", path)
             self.injector.sync(self, inode, path)
         self.events.append(Event("sync_dir", inode.number, path, self.site()))
 

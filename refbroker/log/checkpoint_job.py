@@ -7,7 +7,7 @@ happen (C3.7).
 
 1. What was collected before such a change, or before other values were collected, is not written after it: each raises the
    generation.
-2. A file whose content would not change is not written.
+2. A file whose content would not change is not written, unless an earlier write failed: it may have come as far as the file.
 3. A partition that is offline keeps the values that are on the disk.
 4. log-start-offset-checkpoint only names partitions whose log start is above their first segment's base offset.
 """
@@ -30,6 +30,7 @@ class Checkpoints:
         self._disk = disk
         self._directory = directory
         self._on_disk: dict[str, Offsets] = {name: {} for name in checkpoints.OFFSET_CHECKPOINTS}
+        self._unsure: set[str] = set()
         self._lock = threading.Lock()
         self._generation = 0
 
@@ -87,7 +88,7 @@ class Checkpoints:
         with self._lock:  # waits for a write that is under way, which may have an older, larger value
             self._generation += 1
             offsets = self._on_disk[name]
-            if not only_down or offsets.get(key, 0) > offset:
+            if not only_down or offsets.get(key, 0) > offset or name in self._unsure:
                 self._write(name, offsets | {key: offset})
 
     def forget(self, key: Key) -> None:
@@ -98,6 +99,8 @@ class Checkpoints:
                 self._write(name, {other: offset for other, offset in offsets.items() if other != key})
 
     def _write(self, name: str, offsets: Offsets) -> None:
-        if offsets != self._on_disk[name]:
+        if offsets != self._on_disk[name] or name in self._unsure:
+            self._unsure.add(name)
             checkpoints.write_offsets(self._disk, f"{self._directory}/{name}", offsets)
+            self._unsure.discard(name)
             self._on_disk[name] = offsets
