@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from refbroker.apis import Served
+from refbroker.apis.k18_api_versions import API as API_VERSIONS
 from refbroker.fetch_sessions import FetchSessions
-from refbroker.frames import FrameReader
-from refbroker.protocol import RequestHeader
+from refbroker.frames import FrameReader, Refused
+from refbroker.produce_template import ProduceTemplate
+from refbroker.protocol import ProtocolError, RequestHeader, read_request_header
 
 
 class Connection:
@@ -17,7 +19,7 @@ class Connection:
 
     __slots__ = (
         "stream", "on_readable", "held", "host", "peer", "listener", "frames", "task", "in_turn", "waiting_since", "started",
-        "reason", "closed", "__weakref__",
+        "reason", "closed", "template", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, stream: Any, host: str, port: int, listener: str, now: float, frames: FrameReader):
@@ -33,6 +35,7 @@ class Connection:
         self.waiting_since: float | None = now
         self.started = now  # to receive the current request
         self.reason = ""
+        self.template: ProduceTemplate | None = None  # what its last request has in common with the next one
         self.closed = False
 
     @property
@@ -52,12 +55,13 @@ class Request:
 
     __slots__ = ("server", "connection", "entry", "version", "correlation_id", "client_id", "message")
 
-    def __init__(self, server: Any, connection: Connection, entry: Served, header: RequestHeader, message: dict[str, Any] | None):
+    def __init__(self, server: Any, connection: Connection, entry: Served, header: RequestHeader, correlation_id: int,
+                 message: dict[str, Any] | None):
         self.server = server
         self.connection = connection
         self.entry = entry
         self.version = header.version
-        self.correlation_id = header.correlation_id
+        self.correlation_id = correlation_id  # not the header's where that is a template's
         self.client_id = header.client_id
         self.message = message
 
@@ -77,3 +81,27 @@ class Request:
     @property
     def fetch_sessions(self) -> FetchSessions:
         return self.server.fetch_sessions
+
+
+def decode(server: Any, connection: Connection, frame: memoryview) -> Request:
+    """The request that a whole frame is. Raises ProtocolError, Refused."""
+    template = connection.template
+    if template is not None and (message := template.message(frame)) is not None:
+        correlation_id, header = int.from_bytes(frame[4:8], "big", signed=True), template.header
+        return Request(server, connection, server.served[header.api_key], header, correlation_id, message)
+    header = read_request_header(frame)
+    served = server.served.get(header.api_key)
+    if served is None:
+        raise Refused(f"API key {header.api_key} is not served")
+    api = served.api
+    if not api.serves(header.version):
+        if api is API_VERSIONS:
+            return Request(server, connection, served, header._replace(version=0), header.correlation_id, None)
+        raise Refused(f"{api.name} version {header.version} is not served")
+    try:
+        message = api.read_request(header, frame)
+    except ProtocolError as error:
+        raise ProtocolError(f"{api.name} version {header.version}: {error}") from error
+    if served.template_of is not None and (template is None or template.fitted):  # one that has not fitted yet stays
+        connection.template = served.template_of(header, frame, message)
+    return Request(server, connection, served, header, header.correlation_id, message)

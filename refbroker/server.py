@@ -34,12 +34,11 @@ from functools import partial
 from typing import Any
 
 from refbroker import apis, tls
-from refbroker.apis.k18_api_versions import API as API_VERSIONS
 from refbroker.apis.k18_api_versions import unsupported_version
-from refbroker.connections import Connection, Request
+from refbroker.connections import Connection, Request, decode
 from refbroker.fetch_sessions import FetchSessions
 from refbroker.frames import SMALL_FRAME_BYTES, FrameBudget, FramePool, FrameReader, LogLimit, Refused
-from refbroker.protocol import Api, ProtocolError, read_request_header
+from refbroker.protocol import Api, ProtocolError
 from refbroker.streams import Acceptor, PlainStream
 
 REQUESTS_PER_WAKEUP = 16  # of one connection, sent ahead; then the others
@@ -199,7 +198,8 @@ class Server:
         if frame is None and (frame := self._receive(connection)) is None:
             return False
         connection.waiting_since = None
-        request = self._decode(connection, frame)
+        self.broker.metrics.bytes_in += len(frame)
+        request = decode(self, connection, frame)
         if request.entry.handle_all is None or connection.frames.size > SMALL_FRAME_BYTES or not self._turn:
             if request.message is None:
                 return self._answered(request, unsupported_version())
@@ -274,24 +274,6 @@ class Server:
             if victim is connection:
                 raise Refused(reason)
             self._abort(victim, reason)
-
-    def _decode(self, connection: Connection, frame: memoryview) -> Request:
-        """Raises ProtocolError, Refused."""
-        self.broker.metrics.bytes_in += len(frame)
-        header = read_request_header(frame)
-        served = self.served.get(header.api_key)
-        if served is None:
-            raise Refused(f"API key {header.api_key} is not served")
-        api = served.api
-        if not api.serves(header.version):
-            if api is API_VERSIONS:
-                return Request(self, connection, served, header._replace(version=0), None)
-            raise Refused(f"{api.name} version {header.version} is not served")
-        try:
-            message = api.read_request(header, frame)
-        except ProtocolError as error:
-            raise ProtocolError(f"{api.name} version {header.version}: {error}") from error
-        return Request(self, connection, served, header, message)
 
     def _respond(self, request: Request, response: Any, *, may_hold: bool = False) -> Coroutine | None:
         """Send a response, or a part of it: then the rest is the coroutine's. One that may be held is sent at the end of

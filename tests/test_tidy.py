@@ -14,7 +14,7 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 
 FILE_LINES_MAX = 450
 FUNCTION_LINES_MAX = 70
-BROKER_CODE_LINES_MAX = 10_500  # what a person can read; TLS; and what speed took: runs of batches, threads, the idle poll
+BROKER_CODE_LINES_MAX = 10_570  # what a person can read; TLS; and what speed took: runs of batches, threads, the idle poll, the template
 LINE_LENGTH_MAX = 140  # of code; 120 is the aim, a row of a table may be a little longer
 
 # What of `os` is no file access. Everything else of it belongs in log/disk.py.
@@ -199,7 +199,7 @@ def test_follow_one_record_points_at_the_functions_that_it_names():
     else:
         assert corrected == section
     assert [file for number, file in enumerate(files) if files[number - 1 : number] != [file]] == [
-        "server.py", "apis/k00_produce.py", "log/batch.py", "log/appends.py", "log/partition.py", "log/segment.py", "log/disk.py", "log/flush.py",
+        "server.py", "produce_template.py", "apis/k00_produce.py", "log/batch.py", "log/appends.py", "log/partition.py", "log/segment.py", "log/disk.py", "log/flush.py",
         "log/recovery.py", "apis/k01_fetch.py", "streams.py",
     ]  # fmt: skip
 

@@ -84,7 +84,8 @@ ELSEWHERE: dict[str, str] = {
         "log.records.VARLONG_BYTES_MAX", "log.records.XERIAL_BLOCK_BYTES", "log.checkpoints.OFFSET_MAX", "log.checkpoints.EPOCH_MAX",
         "log.partition.LONG_MAX", "config_keys.INT_MAX", "config_keys.LONG_MAX", "fetch_sessions.EPOCH_MAX",
         "fetch_sessions.SESSION_ID_MAX", "group_records.VALUE_VERSION_MAX", "primitives.VARINT_SHIFT_MAX", "primitives.INT32_MAX", "schema.VERSION_MAX",
-        "apis.k00_produce.ZSTD_VERSION_MIN"), _FORMAT),
+        "apis.k00_produce.ZSTD_VERSION_MIN",
+        "produce_template.KIND_BYTES", "produce_template.FLEXIBLE_VERSION_MIN", "produce_template.SIZE_BYTES_MAX"), _FORMAT),
     **dict.fromkeys((
         "streams.BACKLOG_MIN", "streams.ACCEPTS_PER_WAKEUP", "idle_poll.CPU_MAX_BYTES", "server.SWEEPS_PER_IDLE_TIME", "frames.LINES_PER_SECOND", "tls.REGION_BYTES",
         "log.threads.THREADS_MAX", "metrics.STATM_BYTES_MAX"), _SOCKETS),

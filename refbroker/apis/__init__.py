@@ -3,7 +3,8 @@
 Each `kNN_name.py` has `API` (its versions and schemas) and `handle(broker, request, context)`, which gives the response
 as a dict, or None where the client wants none; a coroutine that gives it, in most cases by being an `async def`; or
 a `Later`. Where requests that come together can be handled together, there is `handle_all(broker, contexts)` too, with each
-request as `message` of its context, which gives a list of the same, or of an exception where a request raises one.
+request as `message` of its context, which gives a list of the same, or of an exception where a request raises one. Where requests
+are often like the one before, `template_of` gives what spares decoding them (see produce_template.py).
 `context` is a `Request` of connections.py; of it handlers know `version`, `client_id`, `client_host`, `listener`, `served` and
 `fetch_sessions`. A handler turns every `KafkaError` into the code of the topic or partition concerned;
 one that escapes costs the client its connection.
@@ -18,13 +19,14 @@ from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.protocol import Api
+from refbroker.protocol import Api, RequestHeader
 
 
 class Served(NamedTuple):
     api: Api
     handle: Callable[[Any, dict[str, Any], Any], "dict[str, Any] | None | Coroutine | Later"]
     handle_all: Callable[[Any, list[Any]], list[Any]] | None = None
+    template_of: Callable[[RequestHeader, memoryview, dict[str, Any]], Any] | None = None
 
 
 class Later(NamedTuple):
@@ -47,7 +49,8 @@ def load() -> dict[int, Served]:
         if re.fullmatch(r"k\d\d_\w+", module_info.name):
             module = import_module(f"{__name__}.{module_info.name}")
             assert module.API.key == int(module_info.name[1:3]), module_info.name
-            served[module.API.key] = Served(module.API, module.handle, getattr(module, "handle_all", None))
+            served[module.API.key] = Served(module.API, module.handle, getattr(module, "handle_all", None),
+                                               getattr(module, "template_of", None))
     return served
 
 

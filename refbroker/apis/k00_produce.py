@@ -18,6 +18,7 @@ from typing import Any
 
 from refbroker.apis import Disconnect, Later, partition_for_client
 from refbroker.errors import ErrorCode, KafkaError
+from refbroker.produce_template import template_of  # the server asks for it here
 from refbroker.protocol import INT16, INT32, INT64, RECORDS, STRING, UUID, ZERO_UUID, Api, Array, Field, Struct
 from refbroker.topic_rules import is_internal
 

@@ -42,7 +42,7 @@ async def started(directory, topics=None, **keys):
 
 async def call(broker, key, version, request, client_id="c"):
     """Through the codecs of both sides, as over a connection."""
-    api, handle, _ = SERVED[key]
+    api, handle = SERVED[key].api, SERVED[key].handle
     decoded = api.decode_request(version, api.request.encode(version, request, flexible=api.is_flexible(version)))
     context = SimpleNamespace(api_key=key, version=version, client_id=client_id, client_host="/127.0.0.1", listener="PLAINTEXT",
                               correlation_id=1)

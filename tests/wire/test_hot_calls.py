@@ -20,7 +20,7 @@ from refbroker.log.disk import Disk
 PACKAGE = str(Path(refbroker.__file__).parent)
 TURNS, TURNS_BEFORE = 100, 20
 # What one request may cost, of calls.
-ALONE, IN_COMPANY, DURABLE = 63, 52, 59
+ALONE, IN_COMPANY, DURABLE = 55, 44, 51
 
 
 class Stream:
