@@ -214,8 +214,9 @@ class Flusher:
         seen_ms, seen = self._clock(), loop.time()
         while True:
             self._configs_changed.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._configs_changed.wait(), min(self._period_ms(), PERIOD_MS_MAX) / 1000)
+            with suppress(TimeoutError):  # not `wait_for`: that of Python 3.11 forgets a cancellation that comes with the event
+                async with asyncio.timeout(min(self._period_ms(), PERIOD_MS_MAX) / 1000):
+                    await self._configs_changed.wait()
             now_ms, now = self._clock(), loop.time()
             # Went the wall clock back, by however little, nobody knows how old anything is: flush it (C1.5 under F7). So if
             # it was ahead for a while between two looks, and something was appended just then.
