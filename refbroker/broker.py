@@ -156,7 +156,7 @@ class Broker:
 
     async def _expire_producers(self) -> None:
         for partition in list(self.logs.partitions.values()):
-            partition.expire_producers(self.clock())
+            partition.producers.expire(self.clock())
             await asyncio.sleep(0)
 
     async def _checkpoint(self) -> None:

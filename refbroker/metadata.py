@@ -247,7 +247,12 @@ class MetadataStore:
         now_ms = self._broker.clock()
         values = [Record(offset, now_ms, None, encode(*entry), []) for offset, entry in enumerate(entries)]
         partition = self._broker.logs.partitions[CLUSTER_METADATA, 0]
-        appended = await self._broker.append(partition, build(values))
+        try:
+            appended = await self._broker.append(partition, build(values))
+        except KafkaError as error:
+            if partition.recovery_point < partition.log_end_offset:  # who goes on without what is in the log would contradict it
+                self._broker.logs.fail(f"a change of the metadata is not durable: {error.message}")
+            raise
         assert partition.recovery_point > appended.last_offset, "acknowledged before it was durable"
 
     async def _create_topics(self, wanted: Sequence[NewTopic], validate_only: bool) -> dict[str, Topic | KafkaError]:

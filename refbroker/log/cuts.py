@@ -61,9 +61,7 @@ def truncate(partition, offset: int) -> int:
         partition.epochs.save(partition.disk)
         partition.epoch_unsaved = False
     partition.unsynced_snapshots.clear()
-    loaded = partition.producers.load(
-        partition.disk, partition.directory, partition.segments[0].base_offset, end, 0
-    )
+    loaded = partition.producers.load(partition.disk, partition.directory, partition.segments[0].base_offset, end, 0)
     remember(partition.segments, partition.producers, loaded.offset)
     replay(partition.segments, partition.producers, loaded.offset)
     partition.disk.sync_dir(partition.directory)
@@ -82,8 +80,6 @@ def remove_segments(disk: Disk, directory: str, segments: list[Segment]) -> None
 
 def delete_records(partition, before_offset: int) -> int:
     """Raise the log start offset; `before_offset` -1 is the high watermark."""
-    if partition.offline is not None:
-        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, partition.offline)
     if before_offset == -1:
         before_offset = partition.high_watermark
     if before_offset < 0 or before_offset > partition.high_watermark:

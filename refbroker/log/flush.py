@@ -17,7 +17,7 @@ The `Flusher` decides when:
 3. A segment that was rolled is flushed in the background, whatever the policy (C1.6).
 
 A flush that fails takes the log directory offline, and whoever waits gets KAFKA_STORAGE_ERROR: a later fsync that
-succeeds would prove nothing (C1.13).
+succeeds would prove nothing (C1.13). One that could not be made for want of a descriptor is made later.
 
 Apache Kafka differs: flush.messages is synced by the request's own thread, each append for itself; flush.ms does
 nothing unless log.flush.scheduler.interval.ms is set; a flush is believed whatever a truncation did meanwhile.
@@ -31,16 +31,12 @@ from typing import Protocol
 
 from refbroker.config import LogConfig
 from refbroker.errors import ErrorCode, KafkaError
-from refbroker.log.disk import Disk
+from refbroker.log.disk import Disk, File
 from refbroker.log.segment import Segment
 from refbroker.log.threads import Threads
 
 PERIOD_MS_MAX = 60_000  # without any flush.ms, look so often
 STEP_MS_MIN = 10  # by so much the wall clock may fall behind between two looks: it counts whole milliseconds, and is slewed
-
-
-class Syncable(Protocol):
-    def sync(self) -> None: ...
 
 
 class FlushJob:
@@ -50,7 +46,7 @@ class FlushJob:
     __slots__ = ("disk", "files", "directory", "end", "base_offset", "position", "segments", "generation", "entries")
 
     def __init__(
-        self, disk: Disk, files: list[Syncable], directory: str | None, end: int, base_offset: int, position: int
+        self, disk: Disk, files: list[File], directory: str | None, end: int, base_offset: int, position: int
     ):
         self.disk = disk
         self.files = files
@@ -192,7 +188,7 @@ class Flusher:
         error = ran.exception()
         if error is None or isinstance(error, OSError):
             partition.finish_flush(job, error)
-            error = None  # the partition knows
+            error = error and KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, partition.offline or str(error))
         for upto in asked_meanwhile:
             self.request(partition, upto)
         self._wake(partition, error)
@@ -226,6 +222,8 @@ class Flusher:
                 due_ms = partition.flush_due_ms()
                 if due_ms is not None and (due_ms <= now_ms or went_back or due_ms - partition.config.flush_ms > now_ms):
                     self.request(partition)
+                elif partition.unfinished:  # their flush lacked a descriptor, or space for an index
+                    self.request(partition, partition.unfinished[-1].next_offset)
 
 
 def _decide(partition: FlushTarget, offset: int, landed: asyncio.Future[None]) -> bool:

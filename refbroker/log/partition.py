@@ -183,7 +183,8 @@ class Partition:
         old.seal()
         snapshot = self.producers.write_snapshot(self.disk, self.directory, sync=False)
         self._entries_made += 1
-        self.unsynced_snapshots.append(snapshot)
+        others = [file for file in self.unsynced_snapshots if file.path != snapshot.path]  # not that of a roll that failed here
+        self.unsynced_snapshots = [*others, snapshot]
         if self.recovery_point >= end:
             for file in (*old.heal_indexes(), snapshot):
                 file.sync()
@@ -316,13 +317,14 @@ class Partition:
         return job
 
     def finish_flush(self, job: FlushJob, error: OSError | None = None) -> None:
-        """The job ran, or failed. Nothing is believed of a flush that a truncation overtook (C3.6)."""
+        """The job ran, or failed. Nothing is believed of a flush that a truncation overtook (C3.6), or that found no descriptor:
+        the next one does it all again."""
         if self.deleted:  # its files are gone, and nobody waits for them
             return
-        if error is not None:
+        if error is not None and error.errno not in TRANSIENT_ERRORS:
             self.owner.fail(f"flush of {self.topic}-{self.number} failed: {error}")
             return
-        if self.offline is not None or job.generation != self.generation:
+        if error is not None or self.offline is not None or job.generation != self.generation:
             if self._flushing_since is not None:
                 self._unflushed_since, self._flushing_since = self._flushing_since, None
             return
@@ -372,7 +374,7 @@ class Partition:
 
     def delete_records(self, before_offset: int) -> int:
         """Raise the log start offset to `before_offset` (-1: the high watermark); returns it. Raises KafkaError."""
-        return cuts.delete_records(self, before_offset)
+        return self._guard(cuts.delete_records, before_offset)
 
     def truncate(self, offset: int) -> int:
         """Drop everything from `offset` on, durably; returns the new log end offset. Raises KafkaError."""
@@ -382,9 +384,6 @@ class Partition:
         """Delete the segments that retention no longer wants; returns their bytes. Raises KafkaError."""
         count = self._guard(cuts.begin_retain, now_ms, half_done=False)
         return self._guard(cuts.retain, count, now_ms) if count else 0
-
-    def expire_producers(self, now_ms: int) -> int:
-        return self.producers.expire(now_ms)
 
     def _guard(self, operation: Callable, *arguments: int, half_done: bool = True) -> Any:
         if self.offline is not None:
