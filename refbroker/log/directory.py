@@ -18,8 +18,8 @@ directory whose own entry could be lost (C1.3).
 Deleting: renamed, this directory synced, then its checkpoint entries are removed: a new partition of that name must not
 inherit them (C9.6). What a disk is too full for is done later, at the latest before such a partition is made.
 
-Closing: each partition is flushed with indexes, producer snapshot and directory (C1.1); then the checkpoints; then the
-marker, only if nothing is offline (C3.3).
+Closing: each partition that is not offline is flushed with indexes, producer snapshot and directory (C1.1); then the
+checkpoints; then the marker, only if nothing is offline (C3.3).
 
 Apache Kafka differs: it syncs no directory for a new partition or a removed marker, and takes an empty marker for one.
 """
@@ -418,17 +418,17 @@ class LogDirectory:
             self._release()
 
     def _seal(self, broker_epoch: int, mapper: Callable) -> bool:
-        if self.offline is not None or any(partition.offline is not None for partition in self.partitions.values()):
-            return False
         marker = f"{self.path}/{checkpoints.CLEAN_SHUTDOWN}"
         try:
-            jobs = [(partition, begin_seal(partition)) for partition in self.partitions.values()]
+            jobs = [(partition, begin_seal(partition)) for partition in self.partitions.values() if partition.offline is None]
             jobs = [(partition, job) for partition, job in jobs if job is not None]
             for _ in mapper(FlushJob.run, [job for _, job in jobs]):
                 pass
             for partition, job in jobs:
                 finish_seal(partition, job)
             self.begin_checkpoint()()
+            if self.offline is not None or any(partition.offline is not None for partition in self.partitions.values()):
+                return False
             checkpoints.write_clean_shutdown(self.disk, marker, broker_epoch)
         except (OSError, KafkaError) as error:
             if isinstance(error, OSError):  # else the partition has drawn the conclusion
