@@ -38,9 +38,7 @@ def truncate(partition, offset: int) -> int:
     if offset >= partition.log_end_offset:
         return partition.log_end_offset
     if offset < partition.log_start_offset:
-        raise KafkaError(
-            ErrorCode.OFFSET_OUT_OF_RANGE, f"offset {offset}, the log begins at {partition.log_start_offset}"
-        )
+        raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, f"offset {offset}, the log begins at {partition.log_start_offset}")
     kept = partition.segment_index(offset)
     segment = partition.segments[kept]
     found = segment.find(offset)
