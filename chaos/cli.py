@@ -16,7 +16,7 @@ import click
 from chaos import contract, leftovers
 from chaos.mutants.cli import mutants
 
-USAGE, INTERNAL = 64, 70
+NOT_ENOUGH, USAGE, INTERNAL = 2, 64, 70
 LAYERS = {"disk": 0.48, "process": 0.2, "device": 0.12, "network": 0.1, "composed": 0.1}  # and their shares of the time
 ON_REQUEST = {"machine": 0.5}  # layers that run only where --layers names them
 DEFAULT_MINUTES = 4.0
@@ -52,19 +52,26 @@ def run(layers: str, seed: int | None, minutes: float, depth: int | None, worker
         _address(bootstrap_server)
         target, layers = f"bootstrap={bootstrap_server}", "network"
     layers = "composed" if plan else layers
-    chosen = [layer.strip() for layer in layers.split(",") if layer.strip() and (layer.strip() != "disk" or target == "refbroker")]
+    asked = dict.fromkeys(layer.strip() for layer in layers.split(",") if layer.strip())
+    chosen = [layer for layer in asked if layer != "disk" or target == "refbroker"]
     if unknown := [layer for layer in chosen if layer not in LAYERS | ON_REQUEST]:
         raise click.UsageError(f"no layer {unknown[0]!r}; there are: {', '.join(LAYERS | ON_REQUEST)}")
     from chaos.html import github
     from chaos.report import Report
 
+    try:
+        out.mkdir(parents=True, exist_ok=True)  # before minutes of work, not behind them
+    except OSError as error:
+        raise click.UsageError(f"--out: {error}") from None
     seed = seed if seed is not None else int.from_bytes(os.urandom(4), "big")
     console, report = _console(), Report(seed, _again(layers, seed, minutes, depth, target, sweep, errors, rules, plan), target=target)
     report.strict = target == "refbroker" if stricter is None else stricter
     report.unchecked = contract.unjudged()
+    report.not_run += [f"{layer}: it has refbroker's code on a simulated disk" for layer in asked if layer not in chosen]
+    left = list(chosen)
     console.print(f"seed {seed}: {report.again}", highlight=False)
     for line in leftovers.sweep():
-        console.print(f"left by an earlier run that died: {line}", highlight=False)
+        console.print(f"left by an earlier run that died: {line}", highlight=False, markup=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a CI that runs out of time gets its report, too
     try:
         for layer in chosen:
@@ -75,14 +82,21 @@ def run(layers: str, seed: int | None, minutes: float, depth: int | None, worker
             else:
                 _run_on_broker(layer, report, seed, seconds, out / layer, progress, target, sweep, errors, rules, plan)
             progress.done()
+            left.remove(layer)
     except KeyboardInterrupt:
         report.not_enough.append("interrupted: this is the report of what was done so far")
+    except BaseException as error:
+        report.not_enough.append(f"broken off, {type(error).__name__}: {error}: this is the report of what was done so far")
+        raise
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):  # the second Ctrl-C must not cost the report
             signal.signal(number, signal.SIG_IGN)
         leftovers.end()
-        report.write(out)
-        report.print(console)
+        report.not_run += [f"{layer}: not to its end" for layer in left]
+        try:
+            report.write(out)
+        finally:
+            report.print(console)
         github.tell(report, os.environ)
         console.print(f"seed {seed}; {time.time() - report.started:.0f} s; reports in {out}/ (report.html, results.json, junit.xml); "
                       f"exit {report.exit_code}", highlight=False)
@@ -117,8 +131,12 @@ def _seconds(layer: str, chosen: list[str], minutes: float, depth: int | None) -
 def _console():
     from rich.console import Console
 
-    console = Console(soft_wrap=True)
-    return console if console.is_terminal else Console(soft_wrap=True, width=160)  # a file or a CI log has no width of its own
+    class Lines(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich leaves with 1, which is a verdict here
+
+    console = Lines(soft_wrap=True)
+    return console if console.is_terminal else Lines(soft_wrap=True, width=160)  # a file or a CI log has no width of its own
 
 
 def _run_on_simulated_disk(report, seed: int, seconds: float, depth: int | None, workers: str, out: Path, progress) -> None:
@@ -333,6 +351,9 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(USAGE)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        sys.exit(NOT_ENOUGH)
     except Exception:
         traceback.print_exc()
         print("refbroker-chaos: an error of the lab itself; the above says where", file=sys.stderr)
