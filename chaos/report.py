@@ -142,6 +142,7 @@ class Report:
 
     def _table(self, layer: str):
         """Statements by policies. Neighbouring statements that read the same share a line, so that it stays a page."""
+        from rich.markup import escape
         from rich.table import Table
 
         rows = {key: row for key, row in sorted(self.rows.items(), key=_order) if key[0] == layer}
@@ -150,7 +151,7 @@ class Report:
         table.add_column("fault", no_wrap=True)
         table.add_column("statements", max_width=46)
         for policy in policies:
-            table.add_column(policy, no_wrap=True)
+            table.add_column(escape(policy), no_wrap=True)
         cells: dict[tuple[str, str], dict[str, str]] = {}
         for place, row in rows.items():
             cells.setdefault((place.fault, place.label), {})[place.policy] = _cell(row)
@@ -168,22 +169,22 @@ class Report:
         for layer in dict.fromkeys(key[0] for key in self.rows):
             console.print(self._table(layer))
         for figures in self.figures:
-            console.print("  ".join(f"{name} {value}" for name, value in figures.items()), highlight=False)
+            console.print("  ".join(f"{name} {value}" for name, value in figures.items()), highlight=False, markup=False)
         for place, row in sorted(self.rows.items(), key=_order):
             verdict = "[bold red]BROKEN[/]" if row.broken else "[bold yellow]weaker than refbroker's contract[/]"
             for finding in (row.broken or row.weaker)[:EXAMPLES_MAX]:
                 where = f"{finding.topic}-{finding.partition} at {finding.offset}" if finding.topic else ""
-                console.print(f"{verdict} {place.label} ({place.layer}, {place.fault}, {place.policy}) {finding.anomaly}: {where} "
+                console.print(f"{verdict} {place.label} ({place.layer}, {place.fault}, {escape(place.policy)}) {finding.anomaly}: {where} "
                               f"{escape(finding.evidence)}", highlight=False)
         for kept in self.kept:
             console.print(f"kept for {kept.layer}, {kept.policy}, {kept.fault}: {kept.directory}; again: {kept.replay}",
                           highlight=False, markup=False)
         for line in self.not_run:
-            console.print(f"not run: {line}", highlight=False)
+            console.print(f"not run: {line}", highlight=False, markup=False)
         for reason, numbers in by_reason(self.unchecked).items():
             console.print(f"not checked, {reason}: {' '.join(numbers)}", highlight=False)
         for line in self.not_enough:
-            console.print(f"[bold yellow]not enough evidence[/]: {line}", highlight=False)
+            console.print(f"[bold yellow]not enough evidence[/]: {escape(line)}", highlight=False)
 
 
 def _cell(row: Row | None) -> str:

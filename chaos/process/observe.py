@@ -7,6 +7,7 @@ UNKNOWN_LEADER_EPOCH, or that a coordinator is loading): the question is asked a
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,19 +54,25 @@ def _good(partition: TopicPartition) -> TopicPartition:
 
 
 def create_topics(bootstrap: str, topics: dict[str, int], configs: dict[str, str]) -> None:
-    """Create topics and return when the broker has said that they exist."""
+    """Create topics and return when the broker has said that they exist. Raises NoAnswer, KafkaException."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     futures = admin.create_topics([NewTopic(name, count, 1, config=configs) for name, count in topics.items()],
                                   request_timeout=ANSWER_SECONDS_MAX)
-    for future in futures.values():
-        future.result(ANSWER_SECONDS_MAX)
+    for name, future in futures.items():
+        try:
+            future.result(ANSWER_SECONDS_MAX)
+        except (TimeoutError, KafkaException) as error:
+            if isinstance(error, KafkaException) and error.args[0].code() not in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
+                raise
+            raise NoAnswer(f"whether topic {name} was made: {error}") from None
 
 
 def delete_topics(bootstrap: str, topics: Iterable[str]) -> None:
-    """Ask for the deletion of topics; whoever is not there, or cannot be deleted, stays."""
+    """Ask for the deletion of topics; what is not there, cannot be deleted, or whose broker is gone, stays."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     for future in admin.delete_topics(list(topics), request_timeout=ANSWER_SECONDS_MAX).values():
-        future.exception(ANSWER_SECONDS_MAX)
+        with suppress(TimeoutError):
+            future.exception(ANSWER_SECONDS_MAX)
 
 
 def topics(bootstrap: str) -> set[str]:

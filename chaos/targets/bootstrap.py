@@ -2,7 +2,11 @@
 
 Checks that need a crash or the files report that they were not made."""
 
+import socket
+
 from chaos.targets.base import Target, TargetError
+
+ANSWER_SECONDS_MAX = 10
 
 
 class Bootstrap(Target):
@@ -13,3 +17,10 @@ class Bootstrap(Target):
         if not host or not port.isdecimal():
             raise TargetError(f"{address!r} is not HOST:PORT")
         self.bootstrap = address
+        self._address = host.removeprefix("[").removesuffix("]"), int(port)
+
+    def start(self) -> None:
+        try:
+            socket.create_connection(self._address, timeout=ANSWER_SECONDS_MAX).close()
+        except (OSError, UnicodeError) as error:
+            raise TargetError(f"nobody answers at {self.bootstrap}: {error}") from None
