@@ -118,8 +118,7 @@ def create_topic(
         "name": name, "num_partitions": partitions, "replication_factor": -1, "assignments": [],
         "configs": [{"name": key.strip(), "value": value.strip()} for key, _, value in pairs],
     }  # fmt: skip
-    message = {"topics": [wanted], "timeout_ms": TIMEOUT_MS, "validate_only": False}
-    (row,) = client.request(k19_create_topics.API, message)["topics"]
+    (row,) = client.request(k19_create_topics.API, {"topics": [wanted], "timeout_ms": TIMEOUT_MS, "validate_only": False})["topics"]
     if row["error_code"] == ErrorCode.TOPIC_ALREADY_EXISTS and if_not_exists:
         return []
     _check(row["error_code"], row.get("error_message"), f"creating topic {name}")

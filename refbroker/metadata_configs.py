@@ -22,6 +22,7 @@ Changes, as Apache Kafka allows them:
 Keys beginning with `internal.` are not shown. A value of type PASSWORD never is.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -143,12 +144,13 @@ async def alter(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The answers of AlterConfigs and IncrementalAlterConfigs. `change_of` makes of a resource in the request the
     function from its present configs to the new ones."""
-    asked = [(resource["resource_type"], resource["resource_name"]) for resource in resources]
+    asked = Counter((resource["resource_type"], resource["resource_name"]) for resource in resources)
     answers = []
-    for resource, (resource_type, name) in zip(resources, asked, strict=True):
+    for resource in resources:
+        resource_type, name = resource["resource_type"], resource["resource_name"]
         answer = {"error_code": ErrorCode.NONE, "error_message": None, "resource_type": resource_type, "resource_name": name}
         try:
-            if asked.count((resource_type, name)) > 1:
+            if asked[resource_type, name] > 1:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
             keys = [config["name"] for config in resource["configs"]]
             if len(set(keys)) < len(keys):
@@ -159,8 +161,7 @@ async def alter(
             change = change_of(broker, resource)
             await broker.metadata.alter_configs(resource_type, name, change, validate_only=validate_only)
         except KafkaError as error:
-            answer["error_code"] = error.code
-            answer["error_message"] = error.message or error.code.name
+            answer.update(error_code=error.code, error_message=error.message or error.code.name)
         answers.append(answer)
     return answers
 

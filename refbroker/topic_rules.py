@@ -92,11 +92,10 @@ def partitions_of(new: NewTopic, config: Config) -> int:
     if new.partitions < -1 or new.partitions == 0:
         raise KafkaError(ErrorCode.INVALID_PARTITIONS, "Number of partitions was set to an invalid non-positive value.")
     if factor > 1:
-        message = (
-            f"Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be "
-            "reached because only 1 broker(s) are registered."
-        )
-        raise KafkaError(ErrorCode.INVALID_REPLICATION_FACTOR, message)
+        raise KafkaError(
+            ErrorCode.INVALID_REPLICATION_FACTOR, f"Unable to replicate the partition {factor} time(s): The target "
+            f"replication factor of {factor} cannot be reached because only 1 broker(s) are registered.",
+        )  # fmt: skip
     return config.num_partitions if new.partitions == -1 else new.partitions
 
 
@@ -113,10 +112,7 @@ def check_growth(name: str, now: int, total: int, assignments: Sequence[Sequence
         message = f"The topic {name} currently has {now} partition(s); {total} would not be an increase."
         raise KafkaError(ErrorCode.INVALID_PARTITIONS, message)
     if assignments is not None and len(assignments) != total - now:
-        message = (
-            f"Attempted to add {total - now} additional partition(s), but only {len(assignments)} assignment(s) were "
-            "specified."
-        )
+        message = f"Attempted to add {total - now} additional partition(s), but only {len(assignments)} assignment(s) were specified."
         raise KafkaError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, message)
     check_change_size(total - now)
     for broker_ids in assignments or ():

@@ -11,6 +11,8 @@
 Apache Kafka answers a `validate_only` request with a random topic id; here it is the zero id, as there is no topic.
 """
 
+from collections import Counter
+
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.metadata_configs import topic_entries
 from refbroker.protocol import BOOL, INT8, INT16, INT32, STRING, UUID, ZERO_UUID, Api, Array, Field, Struct
@@ -58,13 +60,13 @@ API = Api(key=19, name="CreateTopics", versions=(2, 7), flexible=5, request=REQU
 
 
 async def handle(broker, request: dict, context) -> dict:
-    names = [topic["name"] for topic in request["topics"]]
+    names = Counter(topic["name"] for topic in request["topics"])
     results: dict[str, dict] = {}
     wanted = []
     for topic in request["topics"]:
         name = topic["name"]
         try:
-            if names.count(name) > 1:
+            if names[name] > 1:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
             wanted.append(_new_topic(broker, topic))
         except KafkaError as error:
@@ -85,7 +87,7 @@ async def handle(broker, request: dict, context) -> dict:
                     for entry in topic_entries(broker, outcome.configs)
                 ],
             }
-    return {"topics": [results[name] for name in dict.fromkeys(names)]}
+    return {"topics": [results[name] for name in names]}
 
 
 def _new_topic(broker, topic: dict) -> NewTopic:
@@ -98,18 +100,15 @@ def _new_topic(broker, topic: dict) -> NewTopic:
         return NewTopic(topic["name"], topic["num_partitions"], configs, topic["replication_factor"])
     for field, text in (("replication_factor", "replication factor"), ("num_partitions", "numPartitions")):
         if topic[field] != -1:
-            message = f"A manual partition assignment was specified, but {text} was not set to -1."
-            raise KafkaError(ErrorCode.INVALID_REQUEST, message)
-    indexes = [assignment["partition_index"] for assignment in topic["assignments"]]
-    for index in indexes:
-        if indexes.count(index) > 1:
-            message = f"Found multiple manual partition assignments for partition {index}"
-            raise KafkaError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, message)
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"A manual partition assignment was specified, but {text} was not set to -1.")
+    indexes = Counter(assignment["partition_index"] for assignment in topic["assignments"])
+    index, count = indexes.most_common(1)[0]
+    if count > 1:
+        raise KafkaError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"Found multiple manual partition assignments for partition {index}")
     for assignment in topic["assignments"]:
         check_assignment(assignment["broker_ids"], broker.node_id)
     if sorted(indexes) != list(range(len(indexes))):
-        message = "partitions should be a consecutive 0-based integer sequence"
-        raise KafkaError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, message)
+        raise KafkaError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, "partitions should be a consecutive 0-based integer sequence")
     return NewTopic(topic["name"], len(indexes), configs, 1)
 
 

@@ -6,6 +6,8 @@
 4. Each topic's change is one durable batch of the metadata log, and its directories exist before the answer leaves.
 """
 
+from collections import Counter
+
 from refbroker.errors import ErrorCode, KafkaError
 from refbroker.protocol import BOOL, INT16, INT32, STRING, Api, Array, Field, Struct
 
@@ -34,19 +36,18 @@ API = Api(key=37, name="CreatePartitions", versions=(0, 3), flexible=2, request=
 
 
 async def handle(broker, request: dict, context) -> dict:
-    names = [topic["name"] for topic in request["topics"]]
+    names = Counter(topic["name"] for topic in request["topics"])
     results = {}
     for topic in request["topics"]:
         name = topic["name"]
         results[name] = {"name": name, "error_code": ErrorCode.NONE, "error_message": None}
         try:
-            if names.count(name) > 1:
+            if names[name] > 1:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
             assignments = topic["assignments"] and [entry["broker_ids"] for entry in topic["assignments"]]
             await broker.metadata.create_partitions(
                 name, topic["count"], assignments=assignments, validate_only=request["validate_only"]
             )
         except KafkaError as error:
-            results[name]["error_code"] = error.code
-            results[name]["error_message"] = error.message or error.code.name
+            results[name].update(error_code=error.code, error_message=error.message or error.code.name)
     return {"results": list(results.values())}
