@@ -147,11 +147,12 @@ async def serve(broker: Any, host: str, port: int) -> asyncio.Server:
             async with asyncio.timeout(REQUEST_SECONDS_MAX):
                 request = await reader.readuntil(b"\r\n\r\n")
                 writer.write(_response(broker, request))
-                await writer.drain()
-        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
-            pass  # not a scraper
+                writer.close()
+                await writer.wait_closed()
+        except (TimeoutError, asyncio.CancelledError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+            pass  # not a scraper, one that does not read, or the broker's end
         finally:
-            writer.close()
+            writer.transport.abort()
 
     return await asyncio.start_server(respond, host, port, limit=REQUEST_BYTES_MAX)
 
