@@ -268,8 +268,7 @@ class Server:
 
     def _bound(self, connection: Connection) -> None:
         """A large frame has grown: the largest one goes, should they be too much together. Raises Refused."""
-        victim = self._budget.grown(connection)
-        if victim is not None:
+        if (victim := self._budget.grown(connection)) is not None:
             reason = f"{victim.received} bytes of a frame, queued.max.request.bytes is used up"
             if victim is connection:
                 raise Refused(reason)
@@ -363,7 +362,9 @@ class Server:
 
     async def _respond_later(self, request: Request, response: Coroutine | apis.Later, earlier: Coroutine | None) -> None:
         if earlier is not None:
+            request.connection.waiting_since = self._loop.time()
             await earlier
+            request.connection.waiting_since = None
         if type(response) is apis.Later:
             await asyncio.wait([response.future])
             found = response.response()
