@@ -9,6 +9,8 @@ Plug-ins are entry points of the group `refbroker.commands`, each a click comman
 out.
 """
 
+import errno
+import os
 import sys
 
 import click
@@ -118,10 +120,13 @@ def topics(action: str, **options) -> None:
 
 def parse_address(text: str) -> tuple[str, int]:
     """HOST:PORT, an IPv6 address in brackets. Raises a usage error."""
+    from refbroker.config import HOST
+
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or not HOST.fullmatch(host):
         raise click.UsageError(f"{text!r}: expected HOST:PORT")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host, int(port)
 
 
 def main() -> None:
@@ -136,10 +141,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        sys.stderr.close()
-        sys.exit(FAILED)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):  # of what we print to
+            if error.errno == errno.ENOSPC:  # else whoever read it has seen enough
+                print(f"refbroker: {error.strerror}", file=sys.stderr, flush=True)
+            os._exit(FAILED)  # without another try to print the rest
         import traceback
 
         traceback.print_exc()

@@ -37,6 +37,7 @@ class ConfigError(ValueError):
 
 
 PROTOCOLS = ("PLAINTEXT", "SSL")
+HOST = re.compile(r"(?:[^.]{1,63}(?:\.|$))*")  # any other name cannot even be looked up
 
 
 class Listener(NamedTuple):
@@ -313,7 +314,7 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 def parse_listener(text: str, where: str) -> Listener:
     """NAME://HOST:PORT, HOST may be empty or an IPv6 address in brackets. Raises ConfigError."""
     match = re.fullmatch(r"([A-Za-z][A-Za-z0-9_.-]*)://(?:\[([0-9A-Fa-f:.]+)\]|([^:/\[\]]*)):([0-9]{1,5})", text)
-    if not match or int(match[4]) > 65535:
+    if not match or int(match[4]) > 65535 or not HOST.fullmatch(match[3] or ""):
         raise ConfigError(f"{where}: {text!r}: expected NAME://HOST:PORT, such as PLAINTEXT://127.0.0.1:9092")
     return Listener(match[1].upper(), match[2] or match[3] or "", int(match[4]))
 

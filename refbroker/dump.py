@@ -64,6 +64,7 @@ def dump_files(disk: Disk, paths: list[str], *, as_json: bool, out: TextIO) -> i
             else:
                 line = item.text
             out.write(line + "\n")
+    out.flush()
     return status
 
 
