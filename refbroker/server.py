@@ -160,9 +160,9 @@ class Server:
         while True:
             await asyncio.sleep(interval_s)
             limit = self._loop.time() - self._idle_s
-            for connection in list(self.connections):
-                if connection.waiting_since is not None and connection.waiting_since < limit:
-                    self._abort(connection, "idle, or too slow, for longer than connections.max.idle.ms")
+            late = [each for each in self.connections if each.waiting_since is not None and each.waiting_since < limit]
+            while late:  # no name for them here that would outlive them
+                self._abort(late.pop(), "idle, or too slow, for longer than connections.max.idle.ms")
 
     # ------------------------------------------------------------ one connection
 
