@@ -107,6 +107,7 @@ class Proxy:
             elif rule.action == "drop-reply":
                 await self._forward(frame, header, broker_writer, pending, swallow=True, close_after=not rule.hang)
             elif rule.action == "error":
+                await pending.join()  # replies come in the order of their requests
                 for part in error_response(self.served[header.api_key].api, header, frame, rule.error):
                     writer.write(part)
                 await writer.drain()
@@ -141,6 +142,7 @@ class Proxy:
                 for part in await self._rewritten(request.header, frame):
                     writer.write(part)
                 await writer.drain()
+            pending.task_done()
             if request.close_after:
                 return
 
