@@ -57,6 +57,10 @@ class StoredSegment:
     problem: str | None = None
 
     @property
+    def first_offset(self) -> int:
+        return self.batches[0].base_offset if self.batches else self.base_offset
+
+    @property
     def end_offset(self) -> int:
         return self.batches[-1].last_offset + 1 if self.batches else self.base_offset
 
@@ -108,10 +112,11 @@ def read_partition(directory: Path) -> list[StoredSegment]:
 
 
 def valid_prefix(segments: list[StoredSegment]) -> list[StoredBatch]:
-    """The batches of the log's longest valid prefix: up to the first damage, or the first hole between segments."""
+    """The batches of the log's longest valid prefix: up to the first damage, or the first hole between segments or at the start of
+    one."""
     batches: list[StoredBatch] = []
     for segment in segments:
-        if batches and segment.base_offset != batches[-1].last_offset + 1:
+        if batches and not segment.base_offset == segment.first_offset == batches[-1].last_offset + 1:
             break
         batches += segment.batches
         if segment.problem:

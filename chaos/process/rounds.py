@@ -186,6 +186,8 @@ def check_files(data_dir: Path, topics: dict[str, int], *, preallocated: bool = 
                 findings.append(Finding("C2.3", "torn tail kept", topic, number, segment.end_offset, segment.problem))
             if end is not None and segment.base_offset != end:
                 findings.append(Finding("C2.2", "hole", topic, number, end, f"{segment.path.name} follows offset {end}"))
+            if segment.first_offset != segment.base_offset:
+                findings.append(Finding("C2.2", "hole", topic, number, segment.base_offset, f"{segment.path.name} begins with {segment.first_offset}"))
             end = segment.end_offset
             for suffix, check in ((".index", check_offset_index), (".timeindex", check_time_index)):
                 path = segment.path.with_suffix(suffix)
