@@ -152,7 +152,6 @@ def _run_on_simulated_disk(report, seed: int, seconds: float, depth: int | None,
 def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path, progress, target: str,
                    sweep: bool, errors: bool, rules: Path | None, plan: Path | None) -> None:
     """The layers that need a running broker. What a broken statement left in `scratch` is kept for whoever looks."""
-    from chaos.checks.history.case import Finding
     from chaos.composed import layer as composed
     from chaos.device import layer as device
     from chaos.machine import layer as machine
@@ -162,7 +161,8 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
     from chaos.process import errors as failing
     from chaos.process import layer as process
     from chaos.process import sweep as sweeping
-    from chaos.process.observe import NoAnswer, Unreadable
+    from chaos.process.evidence import verdict_of
+    from chaos.process.observe import NoAnswer
     from chaos.targets import TargetError
 
     try:
@@ -184,15 +184,11 @@ def _run_on_broker(layer: str, report, seed: int, seconds: float, scratch: Path,
         raise click.UsageError(f"{rules}: {error}") from None
     except BadPlan as error:
         raise click.UsageError(f"{plan}: {error}") from None
-    except TargetError as error:
-        if "ended with" in str(error) or "not ready" in str(error):  # it does not come back: that is a verdict
-            report.judge(layer, target, "F1", ["C2.10"], [Finding("C2.10", "does not start again", "", -1, -1, str(error))])
+    except (TargetError, NoAnswer) as error:
+        if finding := verdict_of(error):
+            report.judge(layer, target, "F1", [finding.statement], [finding])
         else:
             report.not_run.append(f"{layer}: {error}")
-    except Unreadable as error:
-        report.judge(layer, target, "F1", ["C2.6"], [Finding("C2.6", "unreadable", error.topic, error.partition, -1, str(error))])
-    except NoAnswer as error:
-        report.judge(layer, target, "F1", ["C1.16"], [Finding("C1.16", "no answer", "", -1, -1, str(error))])
     if report.exit_code != 1 and not report.kept:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -230,11 +226,15 @@ def explain(plan: Path, html: Path | None) -> None:
 
 def _judged_again(place: Path) -> None:
     from chaos.process import evidence
+    from chaos.process.observe import NoAnswer
     from chaos.targets import TargetError
 
     try:
         details, findings = evidence.judge_again(place)
-    except (evidence.NoCase, TargetError) as error:
+    except (evidence.NoCase, TargetError, NoAnswer) as error:
+        if finding := evidence.verdict_of(error):
+            click.echo(f"BROKEN {finding.statement} {finding.anomaly}: {finding.evidence}")
+            sys.exit(1)
         raise click.UsageError(str(error)) from None
     broken = [finding for finding in findings if not finding.allowed]
     click.echo(f"{details['target']} has recovered {place}/crashed; {len(findings) - len(broken)} losses that the contract allows.")

@@ -34,6 +34,7 @@ from chaos.disk.spaces import Space, digest_of
 from chaos.mutants.trees import planted_here
 
 FORMAT = 1
+FAULTS = ("F0", "F1", "F2")  # a clean stop, a killed process, a power cut
 
 
 class BadPlan(ValueError):
@@ -116,8 +117,12 @@ def _replay(plan: dict) -> Replay:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadPlan(f"{type(error).__name__}: {error}") from error
     recoverer = Recoverer(driver.config)
-    for at, labels in plan.get("inside_recovery", []):
-        image = _struck(recoverer.attempt(image), at, labels)
+    for second in plan.get("inside_recovery", []):
+        attempted = recoverer.attempt(image)
+        try:
+            image = _struck(attempted, *second)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise BadPlan(f"inside_recovery, {second!r}: {type(error).__name__}: {error}") from error
     recovered = recoverer.recover(image)
     at = crash["after_events"]
     durable = durable_ends(driver, at)
@@ -133,6 +138,8 @@ def _replay(plan: dict) -> Replay:
 def crashed(driver, crash: dict) -> Image:
     """The image that the crash of a plan leaves; `driver` has a disk, and how many events it has seen. Raises BadPlan, ValueError."""
     at, labels = crash["after_events"], crash["deviations"]
+    if crash["fault"] not in FAULTS:
+        raise BadPlan(f"fault {crash['fault']!r}, one of {', '.join(FAULTS)} expected")
     if not 0 <= at <= driver.at:
         raise BadPlan(f"after_events is {at}, the workload makes {driver.at}")
     if crash["fault"] != "F2":

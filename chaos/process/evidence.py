@@ -38,6 +38,17 @@ class NoCase(ValueError):
     """The directory holds no case that can be judged again; the text says why."""
 
 
+def verdict_of(error: Exception) -> Finding | None:
+    """What a broker has broken that does not come back, or does not answer; None where the error is not about that."""
+    if isinstance(error, observe.Unreadable):
+        return Finding("C2.6", "unreadable", error.topic, error.partition, -1, str(error))
+    if isinstance(error, observe.NoAnswer):
+        return Finding("C1.16", "no answer", "", -1, -1, str(error))
+    if isinstance(error, TargetError) and ("ended with" in str(error) or "not ready" in str(error)):
+        return Finding("C2.10", "does not start again", "", -1, -1, str(error))
+    return None
+
+
 def crashed_copy(target: Process) -> Path:
     """The data directory as it is now, kept beside the target's own; the copy before it goes."""
     place = Path(target.directory).parent / "crashed"
@@ -75,14 +86,20 @@ def read(place: Path) -> tuple[dict, Case]:
         details = json.loads((place / "case.json").read_text())
     except (OSError, ValueError) as error:
         raise NoCase(f"{place}: {error}") from None
-    if details.get("format") != FORMAT:
-        raise NoCase(f"{place}: format {details.get('format')!r}, {FORMAT} expected")
-    case = Case(Policy(**details["policy"]), details["fault"], details["struck"], load(str(place / details["history"])), {}, {},
+    if not isinstance(details, dict) or details.get("format") != FORMAT:
+        raise NoCase(f"{place}: an object of format {FORMAT} is expected")
+    try:
+        return details, _case_of(place, details)
+    except (KeyError, TypeError, ValueError) as error:
+        raise NoCase(f"{place}: {type(error).__name__}: {error}") from None
+
+
+def _case_of(place: Path, details: dict) -> Case:
+    return Case(Policy(**details["policy"]), details["fault"], details["struck"], load(str(place / details["history"])), {}, {},
                 durable_end={(topic, number): end for topic, number, end in details["durable_end"]},
                 offsets_durable=details["offsets_durable"], flush_window_ns=details["flush_window_ns"],
                 outages=[tuple(each) for each in details["outages"]], load=details["load"] and tuple(details["load"]),
                 service_bound_ns=details["service_bound_ns"], read_on_ns=details["read_on_ns"])
-    return details, case
 
 
 def judge_again(place: Path) -> tuple[dict, list[Finding]]:
