@@ -97,7 +97,9 @@ class SimFile:
         """As `File.append`: everything or nothing, unless undoing fails too (TornAppend)."""
         position = self.size
         data = b"".join(buffers)
-        self._writable()
+        self._alive()
+        if self._readonly:  # nor can the kernel cut it back
+            raise TornAppend(errno.EBADF, os.strerror(errno.EBADF), self.path)
         try:
             written = self._write(data)
             while written < len(data):
@@ -179,7 +181,7 @@ class SimFile:
     def _writable(self) -> None:
         self._alive()
         if self._readonly:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF), self.path)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.path)
 
 
 class SimLock:

@@ -4,7 +4,7 @@ import random
 import tempfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chaos.disk.model import SimDisk
@@ -60,6 +60,7 @@ def perform(disk, root, step, handles):
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(STEPS, max_size=25))
+@example([("create", "a"), ("readonly", "a"), ("append", "a", b"")])
 def test_same_view_as_the_kernel(steps):
     with tempfile.TemporaryDirectory() as root:
         real, sim = Disk(), SimDisk({"/r": None})
