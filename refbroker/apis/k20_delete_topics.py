@@ -79,5 +79,4 @@ def _find(broker, name: str | None, topic_id):
 def _answer(name: str | None, topic_id, error: KafkaError | None) -> dict:
     if error is None:
         return {"name": name, "topic_id": topic_id}
-    message = error.message or error.code.name
-    return {"name": name, "topic_id": topic_id, "error_code": error.code, "error_message": message}
+    return {"name": name, "topic_id": topic_id, "error_code": error.code, "error_message": error.message or error.code.name}

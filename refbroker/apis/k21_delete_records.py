@@ -45,8 +45,7 @@ async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str
         for entry in topic["partitions"]:
             number = entry["partition_index"]
             try:
-                low_watermark = _delete(broker, topic["name"], number, entry["offset"])
-                code = ErrorCode.NONE
+                low_watermark, code = _delete(broker, topic["name"], number, entry["offset"]), ErrorCode.NONE
             except KafkaError as error:
                 low_watermark, code = -1, error.code
             partitions.append({"partition_index": number, "low_watermark": low_watermark, "error_code": code})
