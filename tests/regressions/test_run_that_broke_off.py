@@ -2,11 +2,21 @@
 and "Every layer that was asked for ran"."""
 
 import json
+import signal
 
 import pytest
 
 from chaos import cli
 from chaos.network import layer as network
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """A run takes them for itself, to its process's end: here they are those of the next tests, too."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
