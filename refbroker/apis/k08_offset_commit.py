@@ -50,10 +50,12 @@ RESPONSE = Struct(
 
 API = Api(key=8, name="OffsetCommit", versions=(2, 10), flexible=8, request=REQUEST, response=RESPONSE)
 
+FOR_EVER = 2**63 - 1  # ms since 1970, also as a retention time
+
 
 async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any]:
     now_ms, retention_ms = broker.clock(), request["retention_time_ms"]
-    expire_timestamp_ms = -1 if retention_ms < 0 else now_ms + retention_ms
+    expire_timestamp_ms = -1 if retention_ms < 0 else min(now_ms + retention_ms, FOR_EVER)
     metadata_chars_max = broker.config.offset_metadata_max_bytes
     commits: list[Commit] = []
     accepted: list[dict[str, Any]] = []
