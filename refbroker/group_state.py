@@ -363,8 +363,9 @@ class Group(GroupCore):
             raise KafkaError(ErrorCode.REBALANCE_IN_PROGRESS)
 
     def leave(self, member_id: str, instance_id: str | None) -> None:
-        """Take one member out; `left` must follow when all of a request are out. An empty member id beside an instance
-        id is an administrator's. Raises UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, COORDINATOR_NOT_AVAILABLE."""
+        """Take one member out; `left` must follow when all of a request are out. A pending one has no part in the
+        generation: nobody has to join again. An empty member id beside an instance id is an administrator's. Raises
+        UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, COORDINATOR_NOT_AVAILABLE."""
         if self.state is State.DEAD:
             raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE)
         if member_id == "":
@@ -375,6 +376,7 @@ class Group(GroupCore):
         elif member_id in self.members.pending:
             self.members.remove(member_id)
             self._cancel(member_id)
+            self._complete_if_all_joined()
         else:
             self._remove(self.members.validate(member_id, instance_id))
 

@@ -214,7 +214,7 @@ class GroupCoordinator:
             if error.code is ErrorCode.UNKNOWN_MEMBER_ID:
                 return [error.code] * len(members)
             raise
-        errors = []
+        errors, size = [], len(group.members)
         for member_id, instance_id in members:
             try:
                 group.leave(member_id, instance_id)
@@ -223,9 +223,9 @@ class GroupCoordinator:
                 if error.code is ErrorCode.COORDINATOR_NOT_AVAILABLE:
                     raise
                 errors.append(error.code)
-        if ErrorCode.NONE in errors:
+        if len(group.members) < size:
             group.left()
-            self._forget(group)
+        self._forget(group)
         return errors
 
     def _store(self, group: GroupCore, value: dict[str, Any], then: Callable[[ErrorCode], None]) -> None:
