@@ -157,9 +157,9 @@ class GroupLog:
         return self._write(self.partition_of(group_id), records)
 
     def write_all(self, group_id: str, records: Sequence[KeyValue]) -> asyncio.Future:
-        """Append as many batches as it takes; the future is that of the last one."""
+        """Append as many batches as it takes; the future gives what became of each."""
         number = self.partition_of(group_id)
-        return [self._write(number, chunk) for chunk in chunks(records)][-1]
+        return asyncio.gather(*[self._write(number, chunk) for chunk in chunks(records)])
 
     def _write(self, number: int, records: Sequence[KeyValue]) -> asyncio.Future:
         loop = asyncio.get_running_loop()

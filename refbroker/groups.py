@@ -264,21 +264,15 @@ class GroupCoordinator:
             await self._log.drain(group_id)
         return self._offsets.of(group_id)
 
-    async def delete_offsets(self, group_id: str, positions: Iterable[Position]) -> dict[Position, ErrorCode]:
+    async def delete_offsets(self, group_id: str, positions: Collection[Position]) -> dict[Position, ErrorCode]:
         """Raises KafkaError: GROUP_ID_NOT_FOUND, NON_EMPTY_GROUP, ..."""
         check_group_id(group_id)
         group = self._known(group_id, ErrorCode.GROUP_ID_NOT_FOUND)
         group.check_offsets_deletable()
         offsets = self._offsets.of(group_id)
-        errors, tombstones = {}, []
-        for topic, partition in positions:
-            errors[topic, partition] = ErrorCode.NONE
-            if group.is_subscribed_to(topic):
-                errors[topic, partition] = ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC
-            elif (topic, partition) in offsets:
-                tombstones.append((offset_key(group_id, topic, partition), None))
-        await self._write_all(group_id, tombstones)
-        return errors
+        kept = {position for position in positions if group.is_subscribed_to(position[0])}
+        await _written(self._log.write_all(group_id, _tombstones(group_id, (offsets.keys() & set(positions)) - kept)))
+        return {position: ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if position in kept else ErrorCode.NONE for position in positions}
 
     async def topic_deleted(self, topic: str) -> None:
         """Forget what was committed for it, before anybody can make another one of that name."""
@@ -286,14 +280,14 @@ class GroupCoordinator:
             self._start_over()
         commits = [(group, *position) for group in self._offsets for position in self._offsets.of(group)]
         commits += [(record.group, record.topic, record.partition) for record in self._unapplied_commits()]
-        by_group: dict[str, list] = {}
+        by_group: dict[str, list[Position]] = {}
         for group, name, partition in commits:
             if name == topic:
-                by_group.setdefault(group, []).append((offset_key(group, topic, partition), None))
-        for group, tombstones in by_group.items():
+                by_group.setdefault(group, []).append((topic, partition))
+        for group, positions in by_group.items():
             try:
                 self._check(group)
-                self._log.write_all(group, tombstones)
+                self._log.write_all(group, _tombstones(group, positions))
             except KafkaError as error:
                 logger.warning("group %s keeps its offsets of the deleted topic %s: %s", group, topic, error)
         for group in by_group:
@@ -301,12 +295,6 @@ class GroupCoordinator:
 
     def _unapplied_commits(self) -> Iterable[Any]:
         return (r for r in self._log.unapplied() if not isinstance(r, GroupRecord) and r.committed is not None)
-
-    async def _write_all(self, group_id: str, records: Sequence[tuple[bytes, None]]) -> None:
-        if records:
-            error = await self._log.write_all(group_id, records)
-            if error is not ErrorCode.NONE:
-                raise KafkaError(error)
 
     # Administration
 
@@ -336,17 +324,24 @@ class GroupCoordinator:
         """Raises KafkaError: NON_EMPTY_GROUP, GROUP_ID_NOT_FOUND, ..."""
         group = self._known(group_id, ErrorCode.GROUP_ID_NOT_FOUND)
         group.check_deletable()
-        await self._write_all(group_id, self._drop(group))
+        await _written(self._drop(group))
 
-    def _drop(self, group: Group) -> list[tuple[bytes, None]]:
-        """The group is gone; gives the tombstones that say so, to be written at once. A new group of its name begins at
-        generation 0, behind them in the log."""
+    def _drop(self, group: Group) -> asyncio.Future:
+        """The group is gone, and the log is told so. A new group of its name begins at generation 0, behind that in the
+        log; where offsets are left since it could not be written there is one at once, which can be deleted or expire."""
         group_id = group.group_id
         group.stop()
         self._groups.pop(group_id)
         positions = set(self._offsets.of(group_id))
         positions.update((r.topic, r.partition) for r in self._unapplied_commits() if r.group == group_id)
-        return [(offset_key(group_id, *position), None) for position in positions] + [(group_key(group_id), None)]
+        written = self._log.write_all(group_id, [*_tombstones(group_id, positions), (group_key(group_id), None)])
+
+        def check(_: asyncio.Future) -> None:
+            if self._offsets.of(group_id):
+                self._groups.setdefault(group_id, Group(group_id, self._outside))
+
+        written.add_done_callback(check)
+        return written
 
     # Expiry
 
@@ -372,10 +367,20 @@ class GroupCoordinator:
             if group.is_forgettable:
                 self._forget(group)
             if group.state is State.EMPTY and not expired.leaves_some and not group.members.pending:
-                self._log.write_all(group.group_id, self._drop(group))
+                self._drop(group)
             elif expired.positions:
-                tombstones = [(offset_key(group.group_id, *position), None) for position in expired.positions]
-                self._log.write_all(group.group_id, tombstones)
+                self._log.write_all(group.group_id, _tombstones(group.group_id, expired.positions))
+
+
+def _tombstones(group_id: str, positions: Iterable[Position]) -> list[tuple[bytes, None]]:
+    return [(offset_key(group_id, *position), None) for position in positions]
+
+
+async def _written(writes: asyncio.Future) -> None:
+    """Wait for a `write_all`. Raises KafkaError where any of it failed."""
+    for error in await writes:
+        if error is not ErrorCode.NONE:
+            raise KafkaError(error)
 
 
 def check_group_id(group_id: str) -> None:
