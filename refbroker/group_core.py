@@ -198,14 +198,18 @@ class GroupCore:
         self.state_timestamp_ms = self._outside.clock_ms()
 
     def _schedule(self, name: str, delay_ms: int, callback: Callable[[], None]) -> None:
-        """Call back after the delay; a second timer of the same name replaces the first."""
+        """Call back after the delay; a second timer of the same name replaces the first. What has come while everything
+        stood still is heard first: that takes the event loop one more turn."""
 
         def ring() -> None:
             del self._timers[name]
             callback()
 
+        def is_due() -> None:
+            self._timers[name] = self._outside.call_later(0, ring)
+
         self._cancel(name)
-        self._timers[name] = self._outside.call_later(delay_ms / 1000, ring)
+        self._timers[name] = self._outside.call_later(delay_ms / 1000, is_due)
 
     def _cancel(self, name: str) -> None:
         timer = self._timers.pop(name, None)

@@ -21,7 +21,7 @@ RESPONSE = Struct(Field("throttle_time_ms", INT32, "1+", default=0), Field("erro
 API = Api(key=12, name="Heartbeat", versions=(0, 4), flexible=4, request=REQUEST, response=RESPONSE)
 
 
-async def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any]:
+def handle(broker: Any, request: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
         broker.groups.heartbeat(
             request["group_id"], request["member_id"], request["group_instance_id"], request["generation_id"]

@@ -46,7 +46,9 @@ async def call(broker, key, version, request, client_id="c"):
     decoded = api.decode_request(version, api.request.encode(version, request, flexible=api.is_flexible(version)))
     context = SimpleNamespace(api_key=key, version=version, client_id=client_id, client_host="/127.0.0.1", listener="PLAINTEXT",
                               correlation_id=1)
-    response = await asyncio.wait_for(handle(broker, decoded, context), 60)
+    response = handle(broker, decoded, context)
+    if asyncio.iscoroutine(response):
+        response = await asyncio.wait_for(response, 60)
     return api.decode_response(version, api.response.encode(version, response, flexible=api.is_flexible(version)))
 
 
