@@ -406,5 +406,4 @@ class Group(GroupCore):
     def heard_from(self, member: Member, timeout_ms: int | None = None) -> None:
         """Its session begins anew."""
         member_id = member.member_id
-        timeout_ms = member.session_timeout_ms if timeout_ms is None else timeout_ms
-        self._schedule(member_id, timeout_ms, lambda: self._session_expired(member_id))
+        self._schedule(member_id, timeout_ms or member.session_timeout_ms, lambda: self._session_expired(member_id))

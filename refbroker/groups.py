@@ -364,8 +364,7 @@ class GroupCoordinator:
             except KafkaError:
                 continue
             expired = self._offsets.expired(group, now_ms, retention_ms)
-            if group.is_forgettable:
-                self._forget(group)
+            self._forget(group)
             if group.state is State.EMPTY and not expired.leaves_some and not group.members.pending:
                 self._drop(group)
             elif expired.positions:
