@@ -69,7 +69,7 @@ class Filler(threading.Thread):
             longest = max(sizes, default=0) if self.times % 2 else 0  # in turns: one log is full, or everything is
             self._limit(longest + self._rng.randrange(1, scenario.VALUE_BYTES))
             return
-        block = bytes(4096)
+        block = bytes(SPACE_BYTES)  # all at once: the story goes on meanwhile
         with open(self._filler, "wb", buffering=0) as file:
             try:
                 while file.write(block):
