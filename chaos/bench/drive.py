@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from chaos.bench import raw
+from chaos.bench import machine, raw
 
 WARM_UP = 0.2  # of the time; a JVM needs more, and gets it before the first round (`rounds.warm_up`)
-BYTES_MAX = 3 << 30  # of one round, so that the page cache holds it with room to spare
 clock = time.perf_counter
 
 
@@ -95,7 +94,7 @@ def pipelined(place: Place, frame: Frame, seconds: float, in_flight: int = 5) ->
     """Requests per second of one connection that keeps `in_flight` requests under way."""
     connection = place.connect()
     first, size = _first(connection, frame)
-    sent, received, most = in_flight, 0, BYTES_MAX // len(frame.data)
+    sent, received, most = in_flight, 0, machine.cached_bytes_max() // len(frame.data)
     meter = Meter(seconds)
     connection.send([frame.data] * sent)
     while sent < most:

@@ -3,7 +3,8 @@
 1. A round is every broker once, in the same order: A B A B A B. A ratio is the median of the rounds' own ratios, so
    that what slows the machine for a while slows both sides of it.
 2. Each figure gets a fresh topic. After it the topic is deleted and the file system's dirty pages are written, so that no
-   figure pays for the write-back of the one before.
+   figure pays for the write-back of the one before. Nor for its own: a round ends before it has appended so much that the
+   kernel begins with it.
 3. While one broker is measured the other ones run idle. What they, and all other processes of the machine, use of the
    processors meanwhile is measured.
 4. A round is noisy where others used more than OUTSIDE_CORES_MAX. It is thrown away and done again. When all

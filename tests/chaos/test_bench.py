@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import time
 
 import pytest
 from hypothesis import given
@@ -160,6 +161,17 @@ def test_a_broker_that_answers_but_does_not_append_is_found_out():
         for loop in (drive.latencies, drive.pipelined, lambda *args: drive.many(args[0], args[1], 3, args[2])):
             with pytest.raises(raw.Refused, match="are not in the log"):
                 loop(idle._replace(counts=True), frame, 0.05)
+
+
+def test_a_round_appends_no_more_than_the_page_cache_keeps(monkeypatch):
+    assert 1 << 20 < machine.cached_bytes_max() <= machine.CACHED_BYTES_MAX
+    frame = drive.Frame(raw.produce_frame("t", raw.batch(1, 1000)), 1)
+    monkeypatch.setattr(machine, "cached_bytes_max", lambda: 100 * len(frame.data))
+    with broker(topics={"t": 1}) as running:
+        place, began = drive.Place(running.bootstrap, "t"), time.monotonic()
+        assert drive.pipelined(place, frame, 20) > 0
+        assert time.monotonic() - began < 10
+        assert 101 < raw.check_produced(place.connect().call(frame.data)) < 111
 
 
 def test_the_loops_measure_a_real_broker():
