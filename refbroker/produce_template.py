@@ -20,6 +20,7 @@ KIND_BYTES = 4  # API key and version
 CORRELATION_END = 8
 TAIL = b"\0\0\0"  # no tagged fields: of the partition, of the topic, of the request
 SIZE_BYTES_MAX = 3
+HEAD_BYTES_MAX = 1024  # a connection keeps them while it is idle; longer ones are no ordinary client's
 
 
 class ProduceTemplate:
@@ -71,7 +72,10 @@ def template_of(header: RequestHeader, frame: memoryview, message: dict[str, Any
     if not records:
         return None
     size_bytes = -(-(len(records) + 1).bit_length() // 7)
-    template = ProduceTemplate(header, frame, message, len(frame) - len(TAIL) - len(records) - size_bytes)
+    end = len(frame) - len(TAIL) - len(records) - size_bytes
+    if end > HEAD_BYTES_MAX:
+        return None
+    template = ProduceTemplate(header, frame, message, end)
     if template.message(frame) is None:  # tagged fields, or a size in more bytes than it takes
         return None
     template.fitted = False

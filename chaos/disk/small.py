@@ -77,7 +77,7 @@ ELSEWHERE: dict[str, str] = {
         "serve.PROPERTIES_BYTES_MAX", "tls.PEM_BYTES_MAX"), _DAMAGE),
     **dict.fromkeys((
         "frames.QUEUED_BYTES_DEFAULT", "groups.JOIN_BYTES_MAX", "group_state.PENDING_MEMBERS_MAX", "group_state.CLIENT_ID_CHARS_MAX",
-        "primitives.ELEMENTS_MAX", "primitives.STRING_BYTES_MAX", "client.RESPONSE_BYTES_MAX", "metrics.REQUEST_BYTES_MAX",
+        "primitives.ELEMENTS_MAX", "primitives.STRING_BYTES_MAX", "client.RESPONSE_BYTES_MAX", "metrics.REQUEST_BYTES_MAX", "produce_template.HEAD_BYTES_MAX",
         "topic_rules.TOPIC_NAME_LENGTH_MAX", "topic_rules.PARTITIONS_PER_CHANGE_MAX"), _PEER),
     **dict.fromkeys((
         "log.batch.SEQUENCE_MAX", "log.batch.RECORD_BYTES_MIN", "log.batch._LEGACY_LENGTH_MIN", "log.records.VARINT_BYTES_MAX",

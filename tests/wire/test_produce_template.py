@@ -86,8 +86,8 @@ def test_whatever_is_said_of_the_size_it_is_as_decoding_says(varint, records):
 
 
 @pytest.mark.parametrize("frame", [
-    frame_of(8, b"r" * 9), frame_of(9, b""), frame_of(9, None), frame_of(9, b"r" * 9, partitions=2), frame_of(9, b"r" * 9, partitions=0),
-], ids=["older version", "no records", "null", "two partitions", "none"])  # fmt: skip
+    frame_of(8, b"r" * 9), frame_of(9, b"r" * 9, client="c" * 1000), frame_of(9, b""), frame_of(9, None), frame_of(9, b"r" * 9, partitions=2), frame_of(9, b"r" * 9, partitions=0),
+], ids=["older version", "a long client id", "no records", "null", "two partitions", "none"])  # fmt: skip
 def test_what_is_not_usual_has_no_template(frame):
     assert template(frame) is None
 
