@@ -41,9 +41,34 @@ class BadPlan(ValueError):
     """The plan cannot be followed; the text says where."""
 
 
+class Outcome:
+    """What came of a plan of either kind: the image's `digest`, and `problems`, each with its statement. `written`: a problem as plans have it."""
+
+    plan: dict
+    problems: list
+    digest: str
+
+    @property
+    def broken(self) -> list:
+        return [problem for problem in self.problems if not problem.allowed]
+
+    @property
+    def statements(self) -> list[str]:
+        return sorted({problem.statement for problem in self.broken})
+
+    @property
+    def written(self) -> list[list]:
+        return [self.in_plan(problem) for problem in self.broken]
+
+    @property
+    def as_written(self) -> bool:
+        """The same image, and the same problems, as the plan says."""
+        return self.digest == self.plan.get("digest") and self.written == self.plan.get("problems", [])
+
+
 @dataclass
-class Replay:
-    """What came of a plan."""
+class Replay(Outcome):
+    """Of a plan of the log."""
 
     plan: dict
     driver: Driver
@@ -52,19 +77,9 @@ class Replay:
     problems: list[Problem]
     digest: str
 
-    @property
-    def broken(self) -> list[Problem]:
-        return [problem for problem in self.problems if not problem.allowed]
-
-    @property
-    def statements(self) -> list[str]:
-        return sorted({problem.statement for problem in self.broken})
-
-    @property
-    def as_written(self) -> bool:
-        """The same image, and the same problems, as the plan says."""
-        return self.digest == self.plan.get("digest") and [list(map(str, each)) for each in _written(self.broken)] == \
-            [list(map(str, each)) for each in self.plan.get("problems", [])]
+    @staticmethod
+    def in_plan(problem: Problem) -> list:
+        return [problem.statement, f"{problem.key[0]}-{problem.key[1]}", problem.offset, problem.text]
 
     def story(self) -> str:
         return story.tell(self)
@@ -85,7 +100,7 @@ def plan_of(failure: Failure, seed: int = 0) -> dict:
 def complete(plan: dict) -> dict:
     """The plan with the result that it has."""
     result = replay(plan)
-    return {**plan, "digest": result.digest, "problems": _written(result.broken)}
+    return {**plan, "digest": result.digest, "problems": result.written}
 
 
 def replay(plan: dict):
@@ -171,10 +186,6 @@ def fed(disk: SimDisk, commit: str, at: int) -> Platters:
 def durable_ends(driver: Driver, at: int) -> dict:
     image = fed(driver.disk, WEAKEST.commit, at).durable_image()
     return {(entry.key, entry.topic_id): durable_end(image, entry) for entry in driver.ledger.partitions}
-
-
-def _written(problems: list[Problem]) -> list[list]:
-    return [[problem.statement, f"{problem.key[0]}-{problem.key[1]}", problem.offset, problem.text] for problem in problems]
 
 
 def save(plan: dict, directory: Path) -> Path:

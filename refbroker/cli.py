@@ -144,7 +144,7 @@ def main() -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):  # of what we print to
             if error.errno == errno.ENOSPC:  # else whoever read it has seen enough
-                print(f"refbroker: {error.strerror}", file=sys.stderr, flush=True)
+                print(f"refbroker: {error.filename or 'output'}: {error.strerror}", file=sys.stderr, flush=True)
             os._exit(FAILED)  # without another try to print the rest
         import traceback
 

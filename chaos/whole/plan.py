@@ -17,7 +17,7 @@ from chaos.disk.driver import POLICIES
 from chaos.disk.profiles import WEAKEST
 from chaos.disk.spaces import digest_of
 from chaos.mutants.trees import planted_here
-from chaos.plan import FORMAT, BadPlan, crashed, fed
+from chaos.plan import FORMAT, BadPlan, Outcome, crashed, fed
 from chaos.whole.clients import LETTERS, Session
 from chaos.whole.judge import judge, judge_live
 from chaos.whole.notes import NS_PER_MS
@@ -26,28 +26,19 @@ LAYER = "whole"
 
 
 @dataclass
-class Followed:
+class Followed(Outcome):
     """What came of a plan. `began`: the event at which each letter did."""
 
     plan: dict
     driver: Session  # what a story calls it: it has the disk
     began: list[int]
     crashed: Image
-    findings: list[Finding]
+    problems: list[Finding]
     digest: str
 
-    @property
-    def broken(self) -> list[Finding]:
-        return [finding for finding in self.findings if not finding.allowed]
-
-    @property
-    def statements(self) -> list[str]:
-        return sorted({finding.statement for finding in self.broken})
-
-    @property
-    def as_written(self) -> bool:
-        """The same image, and the same problems, as the plan says."""
-        return self.digest == self.plan.get("digest") and _written(self.broken) == self.plan.get("problems", [])
+    @staticmethod
+    def in_plan(finding: Finding) -> list:
+        return [finding.statement, f"{finding.topic}-{finding.partition}", finding.offset, f"{finding.anomaly}: {finding.evidence}"]
 
     def story(self) -> str:
         plan, crash = self.plan, self.plan["crash"]
@@ -84,7 +75,7 @@ def plan_of(failure) -> dict:
     }
     with small.applied(failure.constants):
         result = follow(plan)
-    return {**plan, "digest": result.digest, "problems": _written(result.broken)}
+    return {**plan, "digest": result.digest, "problems": result.written}
 
 
 def follow(plan: dict) -> Followed:
@@ -113,10 +104,6 @@ def _played(session: Session, letter: str) -> int:
     if session.play((letter,)) is None:
         raise BadPlan(f"{letter!r} makes no sense behind what was played")
     return began
-
-
-def _written(findings: list[Finding]) -> list[list]:
-    return [[each.statement, f"{each.topic}-{each.partition}", each.offset, f"{each.anomaly}: {each.evidence}"] for each in findings]
 
 
 def _about(letter: str) -> str:

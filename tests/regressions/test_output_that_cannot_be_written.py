@@ -22,10 +22,10 @@ def into(file, *words):
 @pytest.mark.parametrize("bytes_before", [0, 20_000])
 def test_a_dump(tmp_path, bytes_before):
     path = tmp_path / ("x" * 100)
-    assert into("/dev/full", "dump-log", *[path] * (bytes_before // 100 + 1)) == (1, "refbroker: No space left on device\n")
+    assert into("/dev/full", "dump-log", *[path] * (bytes_before // 100 + 1)) == (1, "refbroker: output: No space left on device\n")
 
 
 def test_a_list_of_topics(tmp_path):
     with testing.broker(topics={"t": 1}, data_dir=str(tmp_path / "data")) as broker:
-        assert into("/dev/full", "topics", "list", "--bootstrap-server", broker.bootstrap) == (1, "refbroker: No space left on device\n")
+        assert into("/dev/full", "topics", "list", "--bootstrap-server", broker.bootstrap) == (1, "refbroker: output: No space left on device\n")
         assert into("/dev/null", "topics", "list", "--bootstrap-server", broker.bootstrap) == (0, "")
